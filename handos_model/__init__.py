@@ -1,0 +1,1 @@
+"""HandOS: hands from one camera, in metres. Never imports ROS."""

@@ -1,0 +1,1 @@
+"""Inference backends: one `infer(inputs) -> outputs` each, imported when chosen."""

@@ -1,0 +1,1 @@
+"""Frozen DETR-like detectors behind one protocol, one file a family."""

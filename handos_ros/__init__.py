@@ -1,0 +1,1 @@
+"""The HandOS node, its messages and its command line, on ROS 2 or without it."""

@@ -1,0 +1,1 @@
+"""What other packages take as they are: retargeting arrays, OpenXR poses, detections."""

@@ -1,0 +1,54 @@
+"""`handos`: a table of sub-commands, each imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from handos_model.errors import UserError
+
+# name -> (module with a function of the same name, '-' written '_'), one line of help
+COMMANDS: dict[str, tuple[str, str]] = {
+    'convert-mano': ('handos_ros.commands.convert_mano', 'Convert MANO_RIGHT.pkl to safetensors.'),
+}
+
+
+def build_app(requested: str | None) -> typer.Typer:
+    """A typer app with every command listed and only `requested` imported."""
+    app = typer.Typer(
+        name='handos',
+        help='Hands from one camera, in metres.',
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback()
+    def handos() -> None: ...
+
+    for name, (module, summary) in COMMANDS.items():
+        if name == requested:
+            function = getattr(importlib.import_module(module), name.replace('-', '_'))
+        else:
+
+            def function() -> None: ...
+
+        app.command(name, help=summary)(function)
+    return app
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one sub-command; a UserError becomes one line on stderr and exit code 2."""
+    arguments = sys.argv[1:] if argv is None else argv
+    requested = next((word for word in arguments if not word.startswith('-')), None)
+    try:
+        build_app(requested)(arguments)
+    except UserError as error:
+        print(f'handos: {error}', file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == '__main__':
+    main()

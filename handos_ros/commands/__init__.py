@@ -1,0 +1,1 @@
+"""One file a sub-command of `handos`, imported when it is called."""

@@ -1,0 +1,1 @@
+"""rclpy where it is importable, otherwise the same names on Cyclone DDS."""

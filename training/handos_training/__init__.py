@@ -1,0 +1,1 @@
+"""What produces the weights: generated hands, datasets, losses, the loop and evaluation."""

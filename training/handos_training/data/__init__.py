@@ -1,0 +1,1 @@
+"""One sample type and the readers that fill it."""

@@ -1,0 +1,1 @@
+"""Generated hands: pure batched torch, one code path for CPU and CUDA."""
