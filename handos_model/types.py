@@ -89,7 +89,7 @@ class Camera:
 
     @classmethod
     def uncalibrated(cls, width: int, height: int) -> Camera:
-        """The network's virtual camera: focal length = longer side, principal point in the middle."""
+        """The virtual camera of the network: focal length = longer side, centred."""
         focal_px = float(max(width, height))
         matrix = np.array(
             [[focal_px, 0, (width - 1) / 2], [0, focal_px, (height - 1) / 2], [0, 0, 1.0]]
