@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -18,10 +19,8 @@ def describe_environment() -> dict[str, Any]:
     """Processor, cores, Python and the versions of the packages that are installed."""
     versions = {}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         'processor': _processor(),
         'cores': len(os.sched_getaffinity(0))

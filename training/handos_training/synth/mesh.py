@@ -29,7 +29,7 @@ OTHER_PART = 10_000
 
 @dataclass
 class SceneMesh:
-    """Triangles of all images of a batch, in each image's camera frame (x right, y down, z forward).
+    """Triangles of all images of a batch, each in its camera frame (x right, y down, z forward).
 
     Faces are counter-clockwise seen from outside in that frame's right-handed sense (the normal
     (b - a) x (c - a) points outwards).
