@@ -1,0 +1,264 @@
+"""Accuracy on real photographs: JSON on stdout, a contact sheet of every set beside it.
+
+    python benchmarks/real_photos.py DATA --weights weights/nano --sheets OUT > real_photos.json
+
+DATA is the folder of development photographs. What each set can show:
+
+- SubhiH recordings kept for validation: hand boxes drawn by a person, so recall and precision.
+- hagrid, mediapipe: agreement with another system's landmarks (a peer, not ground truth; photos
+  where the peer finds nothing are left out). A hand that is not found counts as PCK 0.
+- tfjs video: 325 frames of one right hand with golden landmarks: jitter and landmark error.
+- hamer: five hard photos, pictures only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+from handos_model.draw import draw_hands
+from handos_model.pipeline import HandPipeline, PipelineConfig
+from numpy.typing import NDArray
+
+from environment import describe_environment, sha256_of
+from handos_model.types import Camera, Hand
+
+# Recordings of SubhiH that no training configuration reads, by file-name prefix.
+SUBHIH_VALIDATION = ('5_', '16_', '26_', '46_')
+PCK_THRESHOLDS = (0.1, 0.2)
+IOU_FOUND = 0.5
+PRECISION_FLOOR = 0.85
+
+
+def iou_xyxy(boxes: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+    """IoU of every pair, [N,4] and [M,4] -> [N,M]."""
+    top_left = np.maximum(boxes[:, None, :2], other[None, :, :2])
+    bottom_right = np.minimum(boxes[:, None, 2:], other[None, :, 2:])
+    overlap = np.clip(bottom_right - top_left, 0, None).prod(-1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    other_area = (other[:, 2:] - other[:, :2]).prod(-1)
+    return overlap / np.maximum(area[:, None] + other_area[None] - overlap, 1e-9)
+
+
+def extent(points_px: NDArray[Any]) -> NDArray[Any]:
+    """The smallest box around points [...,2] -> [4] xyxy."""
+    return np.concatenate([points_px.min(0), points_px.max(0)])
+
+
+def reconstruct(pipeline: HandPipeline, image_bgr: NDArray[np.uint8]) -> list[Hand]:
+    height, width = image_bgr.shape[:2]
+    image_rgb = np.ascontiguousarray(image_bgr[..., ::-1])
+    return pipeline(image_rgb, Camera.uncalibrated(width, height))
+
+
+class Sheet:
+    """A contact sheet of overlays, at most `limit` of them, drawn as they come."""
+
+    def __init__(self, path: Path, limit: int = 40, tile_px: int = 320, columns: int = 8) -> None:
+        self.path, self.limit, self.tile_px, self.columns = path, limit, tile_px, columns
+        self.tiles: list[NDArray[np.uint8]] = []
+
+    def add(self, image_bgr: NDArray[np.uint8], hands: list[Hand]) -> None:
+        if len(self.tiles) >= self.limit:
+            return
+        drawn = draw_hands(image_bgr[..., ::-1].copy(), hands)[..., ::-1]
+        scale = self.tile_px / max(drawn.shape[:2])
+        drawn = cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        tile = np.zeros((self.tile_px, self.tile_px, 3), np.uint8)
+        tile[: drawn.shape[0], : drawn.shape[1]] = drawn
+        self.tiles.append(tile)
+
+    def write(self) -> None:
+        if not self.tiles:
+            return
+        blank = np.zeros_like(self.tiles[0])
+        tiles = self.tiles + [blank] * (-len(self.tiles) % self.columns)
+        rows = [np.hstack(tiles[i : i + self.columns]) for i in range(0, len(tiles), self.columns)]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(self.path), np.vstack(rows))
+
+
+def subhih_validation(data: Path) -> Iterator[tuple[Path, NDArray[Any]]]:
+    """Photo and its hand boxes [N,4] of the validation recordings, in a fixed order."""
+    folder = data / 'SubhiH-HandsDataset' / 'images'
+    for xml in sorted(folder.glob('*/*.xml')):
+        if not xml.name.startswith(SUBHIH_VALIDATION):
+            continue
+        boxes = [
+            [float(box.findtext(key, 'nan')) for key in ('xmin', 'ymin', 'xmax', 'ymax')]
+            for box in ElementTree.parse(xml).iter('bndbox')
+        ]
+        yield xml.with_suffix('.jpg'), np.array(boxes).reshape(-1, 4)
+
+
+def measure_boxes(pipeline: HandPipeline, data: Path, sheet: Sheet) -> dict[str, Any]:
+    """Recall and precision at IoU 0.5: of all hands, and the best with precision >= 0.85."""
+    scores, correct, photos, labelled = [], [], 0, 0
+    for path, boxes in subhih_validation(data):
+        image = cv2.imread(str(path))
+        if image is None:
+            continue
+        hands = sorted(reconstruct(pipeline, image), key=lambda hand: -hand.score)
+        sheet.add(image, hands)
+        photos, labelled = photos + 1, labelled + len(boxes)
+        taken: set[int] = set()
+        for hand in hands:
+            overlaps = iou_xyxy(hand.box_xyxy_px[None], boxes)[0] if len(boxes) else np.zeros(0)
+            overlaps[list(taken)] = 0
+            hit = overlaps.size > 0 and overlaps.max() >= IOU_FOUND
+            if hit:
+                taken.add(int(overlaps.argmax()))
+            scores.append(hand.score)
+            correct.append(bool(hit))
+    order = np.argsort(scores)[::-1]
+    hits = np.cumsum(np.array(correct, dtype=float)[order])
+    precision = hits / np.arange(1, len(hits) + 1)
+    recall = hits / max(labelled, 1)
+    good = np.flatnonzero(precision >= PRECISION_FLOOR)
+    best = int(good[recall[good].argmax()]) if len(good) else None
+    return {
+        'photos': photos,
+        'labelled_hands': labelled,
+        'recall_all': float(recall[-1]) if len(recall) else 0.0,
+        'precision_all': float(precision[-1]) if len(precision) else 0.0,
+        'recall_at_precision_0.85': float(recall[best]) if best is not None else 0.0,
+        'score_at_precision_0.85': float(np.array(scores)[order][best])
+        if best is not None
+        else None,
+    }
+
+
+def measure_peer(pipeline: HandPipeline, data: Path, prefix: str, sheet: Sheet) -> dict[str, Any]:
+    """Found rate, PCK and side agreement with the peer's hands of the photos under `prefix`."""
+    peer = json.loads((data / 'mediapipe_peer.json').read_text())['images']
+    found, sides, errors = [], [], []
+    for name in sorted(name for name in peer if name.startswith(prefix)):
+        peers = peer[name]['hands']
+        image = cv2.imread(str(data / name))
+        if image is None or not peers:
+            continue
+        hands = reconstruct(pipeline, image)
+        sheet.add(image, hands)
+        # The peer counts pixels from the image's corner, we from the first pixel's centre.
+        peer_joints = np.array([p['landmarks_px'] for p in peers])[..., :2] - 0.5
+        peer_boxes = np.stack([extent(joints) for joints in peer_joints])
+        boxes = np.array([extent(hand.joints_px) for hand in hands]).reshape(-1, 4)
+        overlaps = iou_xyxy(peer_boxes, boxes)
+        for index, joints in enumerate(peer_joints):
+            best = int(overlaps[index].argmax()) if len(hands) else -1
+            hit = best >= 0 and bool(overlaps[index, best] >= IOU_FOUND)
+            found.append(hit)
+            if not hit:
+                errors.append(np.full(21, np.inf))
+                continue
+            size_px = (peer_boxes[index, 2:] - peer_boxes[index, :2]).max()
+            errors.append(np.linalg.norm(hands[best].joints_px - joints, axis=1) / size_px)
+            sides.append(hands[best].side == peers[index]['handedness_unmirrored'].lower())
+    error = np.array(errors).reshape(-1, 21)
+    hit = np.array(found, dtype=bool)
+    return {
+        'peer_hands': len(found),
+        'found': float(hit.mean()) if len(hit) else 0.0,
+        'side_agreement_of_found': float(np.mean(sides)) if sides else 0.0,
+        **{f'pck@{t}': float((error <= t).mean()) for t in PCK_THRESHOLDS},
+        **{
+            f'pck@{t}_of_found': float((error[hit] <= t).mean()) if hit.any() else 0.0
+            for t in PCK_THRESHOLDS
+        },
+    }
+
+
+def measure_video(pipeline: HandPipeline, data: Path, sheet: Sheet) -> dict[str, Any]:
+    """Golden video: frames found, landmark error by box side, frame-to-frame jitter."""
+    folder = data / 'tfjs-hand' / 'hand-pose-detection' / 'test_data'
+    golden = np.array(json.loads((folder / 'asl_hand.full.json').read_text()))[..., :2] - 0.5
+    capture = cv2.VideoCapture(str(folder / 'asl_hand.25fps.mp4'))
+    errors, tracks = [], []
+    for index, joints in enumerate(golden):
+        ok, image = capture.read()
+        if not ok:
+            break
+        hands = reconstruct(pipeline, image)
+        if index % 16 == 0:
+            sheet.add(image, hands)
+        box = extent(joints)
+        best = max(hands, key=lambda hand: _overlap(hand, box), default=None)
+        if best is None or _overlap(best, box) < IOU_FOUND:
+            errors.append(np.inf)
+            tracks.append(np.full((21, 2), np.nan))
+            continue
+        distance = np.linalg.norm(best.joints_px - joints, axis=1)
+        errors.append(float(distance.mean() / (box[2:] - box[:2]).max()))
+        tracks.append(best.joints_px)
+    # Acceleration: what a still or steadily moving hand does not have.
+    ours, reference = _acceleration_px(np.array(tracks)), _acceleration_px(golden[: len(tracks)])
+    return {
+        'frames': len(errors),
+        'found': float(np.isfinite(errors).mean()) if errors else 0.0,
+        'landmark_error_median_of_box': float(np.median(errors)) if errors else None,
+        'jitter_px': ours,
+        'golden_jitter_px': reference,
+    }
+
+
+def _overlap(hand: Hand, box: NDArray[Any]) -> float:
+    return float(iou_xyxy(extent(hand.joints_px)[None], box[None])[0, 0])
+
+
+def _acceleration_px(tracks_px: NDArray[Any]) -> float | None:
+    acceleration = np.linalg.norm(np.diff(tracks_px, n=2, axis=0), axis=-1)
+    return float(np.nanmean(acceleration)) if np.isfinite(acceleration).any() else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('data', type=Path)
+    parser.add_argument('--weights', default='weights/nano')
+    parser.add_argument('--backend', default='auto')
+    parser.add_argument('--sheets', type=Path, default=Path('real_photos'))
+    parser.add_argument(
+        '--only', nargs='*', default=['boxes', 'hagrid', 'mediapipe', 'video', 'hamer']
+    )
+    arguments = parser.parse_args()
+    data: Path = arguments.data
+    if not (data / 'mediapipe_peer.json').is_file():
+        sys.exit(f'{data} is not the development data: mediapipe_peer.json is missing')
+    pipeline = HandPipeline(arguments.weights, arguments.backend, PipelineConfig(max_hands=4))
+
+    def sheet(name: str) -> Sheet:
+        return Sheet(arguments.sheets / f'{name}.jpg')
+
+    result: dict[str, Any] = {}
+    sheets = {name: sheet(name) for name in arguments.only}
+    if 'boxes' in sheets:
+        result['subhih_boxes'] = measure_boxes(pipeline, data, sheets['boxes'])
+    for name, prefix in (('hagrid', 'hagrid-subset'), ('mediapipe', 'mediapipe/')):
+        if name in sheets:
+            result[name] = measure_peer(pipeline, data, prefix, sheets[name])
+    if 'video' in sheets:
+        result['golden_video'] = measure_video(pipeline, data, sheets['video'])
+    if 'hamer' in sheets:
+        for path in sorted((data / 'hamer').rglob('*.jp*g')):
+            image = cv2.imread(str(path))
+            sheets['hamer'].add(image, reconstruct(pipeline, image))
+    for drawn in sheets.values():
+        drawn.write()
+    result['inputs'] = {
+        'weights': str(arguments.weights),
+        'backend': pipeline.backend_name,
+        'peer_sha256': sha256_of(data / 'mediapipe_peer.json'),
+        'subhih_validation_prefixes': SUBHIH_VALIDATION,
+    }
+    result['environment'] = describe_environment()
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == '__main__':
+    main()
