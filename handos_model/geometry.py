@@ -1,0 +1,328 @@
+"""Hands in space: where they stand, which side they are, how they are turned (numpy).
+
+Batched over hands: a leading N wherever a docstring has one. Vertices are in right-hand order, so
+the mesh of a left hand is inside out with right-hand faces; that is how sides are told apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.transform import Rotation
+
+from handos_model.projection import Float64Array, distort, project, to_pixels, unproject
+from handos_model.types import ROOT_JOINT, Camera, FloatArray
+
+__all__ = [
+    'Similarity',
+    'Translation',
+    'axis_angle_to_matrix',
+    'boundary_vertices',
+    'depth_scale',
+    'matrix_to_axis_angle',
+    'matrix_to_quaternion_xyzw',
+    'procrustes',
+    'project',
+    'right_probability',
+    'signed_volume',
+    'solve_translation',
+    'surface_area',
+    'unproject',
+    'vertex_normals',
+    'wrist_rotation',
+]
+
+_NEAREST_M = 0.05  # no point of a solved hand is nearer to the camera than this
+_FARTHEST_M = 20.0
+_HALF_THICKNESS_NOISE_M = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Translation:
+    """Where N hands stand: root joint [N,3] in metres and its covariance [N,3,3] in m^2."""
+
+    translation_m: Float64Array
+    covariance_m2: Float64Array
+    residual_px: Float64Array  # [N] root mean square of the weighted reprojection error
+    solved: npt.NDArray[np.bool_]  # [N] False: too little evidence, `translation_m` is a guess
+
+
+def solve_translation(
+    joints_m: FloatArray,
+    joints_px: FloatArray,
+    confidence: FloatArray,
+    camera: Camera,
+    sigma_px: float = 1.0,
+    steps: int = 2,
+) -> Translation:
+    """Place root-relative joints [N,21,3] so that they project to joints_px [N,21,2].
+
+    Each joint i with undistorted coordinates (u, v) gives two equations linear in t,
+    `t_x - u t_z = u Z_i - X_i` and `t_y - v t_z = v Z_i - Y_i`, weighted by its confidence
+    [N,21] in [0,1]; Gauss-Newton `steps` on the reprojection error in pixels follow. A joint's
+    pixel noise is taken as `sigma_px / sqrt(confidence)`; where the residuals say that it is more,
+    they are believed, so the covariance holds under the larger of the two.
+
+    Hands that cannot be placed (fewer than three usable joints, or a solution at or behind the
+    camera) get a weak-perspective guess, a wide covariance and `solved` False.
+    """
+    rays = unproject(joints_px, camera)  # [N,J,2]
+    usable = np.isfinite(rays).all(-1) & np.isfinite(joints_m).all(-1) & np.isfinite(confidence)
+    weights = _zero_unless(usable, np.clip(confidence, 0.0, 1.0))  # [N,J]
+    rays, joints, pixels = (
+        _zero_unless(usable[..., None], values) for values in (rays, joints_m, joints_px)
+    )
+
+    guess = _weak_perspective(joints, rays, weights)
+    linear = _linear_translation(joints, rays, weights)
+    t = np.where(_in_front(linear, joints)[:, None], linear, guess)
+    for _ in range(steps):
+        hessian, gradient, _ = _normal_equations(joints, pixels, weights, t, camera)
+        better = t - np.linalg.solve(hessian + 1e-9 * np.eye(3), gradient[..., None])[..., 0]
+        t = np.where(_in_front(better, joints)[:, None], better, t)
+
+    hessian, _, squares = _normal_equations(joints, pixels, weights, t, camera)
+    total = weights.sum(1)
+    freedom = np.maximum(2 * total - 3, 1.0)
+    variance = np.maximum(sigma_px**2, squares / freedom)
+    covariance = np.linalg.inv(hessian + 1e-9 * np.eye(3)) * variance[:, None, None]
+    solved = ((weights > 0.01).sum(1) >= 3) & (total > 0.1) & _in_front(linear, joints)
+    t = np.where(solved[:, None], t, guess)
+    wide = np.eye(3) * np.maximum(t[:, 2], 1.0)[:, None, None] ** 2
+    covariance = np.where(solved[:, None, None], covariance, wide)
+    return Translation(t, covariance, np.sqrt(squares / np.maximum(2 * total, 1e-9)), solved)
+
+
+def _zero_unless(usable: npt.NDArray[np.bool_], values: FloatArray) -> Float64Array:
+    return np.where(usable, values, 0.0).astype(np.float64)
+
+
+def _linear_translation(
+    joints_m: Float64Array, rays: Float64Array, weights: Float64Array
+) -> Float64Array:
+    """Least squares of two equations a joint, in closed form: the normal matrix is an arrow."""
+    w = weights[..., None]
+    offset = rays * joints_m[..., 2:] - joints_m[..., :2]  # [N,J,2], the right-hand sides
+    total = np.maximum(weights.sum(1), 1e-12)[:, None]
+    mean_ray, mean_offset = (w * rays).sum(1) / total, (w * offset).sum(1) / total
+    centred = rays - mean_ray[:, None]
+    spread = (w * centred**2).sum((1, 2))
+    depth = -(w * centred * (offset - mean_offset[:, None])).sum((1, 2))
+    depth = depth / np.maximum(spread, 1e-15)
+    return np.concatenate([mean_offset + mean_ray * depth[:, None], depth[:, None]], axis=1)
+
+
+def _weak_perspective(
+    joints_m: Float64Array, rays: Float64Array, weights: Float64Array
+) -> Float64Array:
+    """Depth from the ratio of spreads: never negative, right to some 10 % at arm's length."""
+    w = weights[..., None]
+    total = np.maximum(weights.sum(1), 1e-12)[:, None]
+    mean_m, mean_ray = (w * joints_m).sum(1) / total, (w * rays).sum(1) / total
+    spread_m = (w * (joints_m - mean_m[:, None])[..., :2] ** 2).sum((1, 2))
+    spread_ray = (w * (rays - mean_ray[:, None]) ** 2).sum((1, 2))
+    depth = np.sqrt(spread_m / np.maximum(spread_ray, 1e-12)) - mean_m[:, 2]
+    nearest = _NEAREST_M - joints_m[..., 2].min(1) + 1e-3
+    depth = np.clip(depth, nearest, _FARTHEST_M)
+    lateral = mean_ray * (depth + mean_m[:, 2])[:, None] - mean_m[:, :2]
+    return np.concatenate([lateral, depth[:, None]], axis=1)
+
+
+def _in_front(t: Float64Array, joints_m: Float64Array) -> npt.NDArray[np.bool_]:
+    nearest = joints_m[..., 2].min(1) + t[:, 2]
+    inside = (nearest > _NEAREST_M) & (t[:, 2] < 5 * _FARTHEST_M)
+    return np.asarray(np.isfinite(t).all(1) & inside)
+
+
+def _normal_equations(
+    joints_m: Float64Array,
+    pixels: Float64Array,
+    weights: Float64Array,
+    t: Float64Array,
+    camera: Camera,
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Hessian [N,3,3], gradient [N,3] and weighted squares [N] of the reprojection error."""
+    points = joints_m + t[:, None]
+    inverse_depth = 1.0 / np.maximum(points[..., 2], 1e-3)
+    normalised = points[..., :2] * inverse_depth[..., None]
+    bent, lens = distort(normalised, camera)
+    residual = to_pixels(bent, camera) - pixels  # [N,J,2]
+    d_point = np.zeros((*normalised.shape, 3))  # d normalised / d t
+    d_point[..., 0, 0] = d_point[..., 1, 1] = inverse_depth
+    d_point[..., 2] = -normalised * inverse_depth[..., None]
+    jacobian = (camera.matrix_px[:2, :2] @ lens) @ d_point  # [N,J,2,3]
+    N = len(t)
+    rows = jacobian.reshape(N, 2 * weights.shape[1], 3)
+    weighted = rows * np.repeat(weights, 2, axis=1)[..., None]
+    errors = residual.reshape(N, 2 * weights.shape[1], 1)
+    gradient = (weighted.transpose(0, 2, 1) @ errors)[..., 0]
+    squares = (weights[..., None] * residual**2).sum((1, 2))
+    return weighted.transpose(0, 2, 1) @ rows, gradient, squares
+
+
+def depth_scale(
+    vertices_m: FloatArray, faces: npt.NDArray[np.int64], depth_m: FloatArray, camera: Camera
+) -> tuple[float, float]:
+    """How much farther a hand is than predicted, from a depth image [H,W] (NaN or 0 = none).
+
+    The ratio of measured to predicted depth, median over the vertices [V,3] that face the camera;
+    a hand scaled by it about the camera keeps its pixels. Also its standard deviation, taken as
+    the robust spread of the ratios (their errors go together, so more points do not sharpen it).
+    Returns (1, inf) where fewer than 30 points agree or the ratio is outside [0.6, 1.6], which is
+    an occluder or the background, not the hand.
+    """
+    towards = (vertex_normals(vertices_m, faces) * vertices_m).sum(-1)
+    if signed_volume(vertices_m[None], faces, boundary_vertices(faces))[0] < 0:
+        towards = -towards
+    front = np.asarray(vertices_m, dtype=np.float64)[towards < 0]
+    pixels = project(front, camera)
+    height, width = depth_m.shape
+    with np.errstate(invalid='ignore'):
+        column, row = np.rint(np.nan_to_num(pixels, nan=-1e6)).astype(np.int64).T
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    ratios = depth_m[row[inside], column[inside]] / front[inside, 2]
+    ratios = ratios[np.isfinite(ratios) & (ratios > 0.3) & (ratios < 3.0)]
+    for _ in range(3):  # the points of whatever stands behind the fingers drop out
+        if len(ratios) < 30:
+            return 1.0, float('inf')
+        centre = np.median(ratios)
+        spread = 1.4826 * np.median(np.abs(ratios - centre))
+        ratios = ratios[np.abs(ratios - centre) <= np.maximum(3 * spread, 0.01)]
+    scale = float(np.median(ratios))
+    if not 0.6 <= scale <= 1.6:
+        return 1.0, float('inf')
+    return scale, max(float(spread), 0.002)
+
+
+def boundary_vertices(faces: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Vertices [E] at which the open edges of a mesh (the wrist) start, one an edge."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    count = int(faces.max()) + 1
+    keys, opposite = edges[:, 0] * count + edges[:, 1], edges[:, 1] * count + edges[:, 0]
+    return np.asarray(edges[~np.isin(keys, opposite), 0])
+
+
+def signed_volume(
+    vertices_m: FloatArray, faces: npt.NDArray[np.int64], boundary: npt.NDArray[np.int64]
+) -> Float64Array:
+    """Volume [N] in m^3 of meshes [N,V,3], positive where normals (b-a)x(c-a) point outwards.
+
+    The wrist is capped by a fan from the middle of its `boundary`; with that point as the origin
+    the fan's own volume is zero.
+    """
+    vertices = np.asarray(vertices_m, dtype=np.float64)
+    if len(boundary):
+        vertices = vertices - vertices[:, boundary].mean(1, keepdims=True)
+    a, b, c = (vertices[:, faces[:, corner]] for corner in range(3))
+    return np.asarray((a * np.cross(b, c)).sum((1, 2)) / 6.0)
+
+
+def surface_area(vertices_m: FloatArray, faces: npt.NDArray[np.int64]) -> Float64Array:
+    """Area [N] in m^2 of meshes [N,V,3]."""
+    a, b, c = (np.asarray(vertices_m, dtype=np.float64)[:, faces[:, i]] for i in range(3))
+    return np.asarray(np.linalg.norm(np.cross(b - a, c - a), axis=-1).sum(1) / 2)
+
+
+def right_probability(
+    vertices_m: FloatArray, faces: npt.NDArray[np.int64], boundary: npt.NDArray[np.int64]
+) -> Float64Array:
+    """Probability [N] that meshes [N,V,3] are right hands, from their orientation alone.
+
+    Volume over area is a signed half thickness: about +8 mm for a right hand, -8 mm for a left
+    one, and 0 for a mesh that collapsed to a sheet or a point because the network could not
+    decide. It is weighed against 1 mm of vertex noise in a logistic function, so the probability
+    is 0.9997 for a proper hand and tends to 0.5 as the mesh collapses.
+    """
+    volume = signed_volume(vertices_m, faces, boundary)
+    area = surface_area(vertices_m, faces)
+    half_thickness = np.divide(volume, area, out=np.zeros_like(volume), where=area > 1e-9)
+    return np.asarray(1.0 / (1.0 + np.exp(-half_thickness / _HALF_THICKNESS_NOISE_M)))
+
+
+def vertex_normals(vertices_m: FloatArray, faces: npt.NDArray[np.int64]) -> Float64Array:
+    """Unit normals [V,3] of one mesh [V,3], weighted by area."""
+    vertices = np.asarray(vertices_m, dtype=np.float64)
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    face_normals = np.cross(b - a, c - a)
+    corners = faces.reshape(-1)
+    repeated = np.repeat(face_normals, 3, axis=0)
+    normals = np.stack(
+        [np.bincount(corners, repeated[:, axis], len(vertices)) for axis in range(3)], axis=-1
+    )
+    return np.asarray(normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-15))
+
+
+def wrist_rotation(joints_m: FloatArray, is_right: npt.NDArray[np.bool_]) -> Float64Array:
+    """Axes of the hand [N,3,3] as columns in the frame of the joints [N,21,3].
+
+    x points from the wrist to the middle MCP, z out of the back of the hand, y completes the
+    right-handed frame (towards the thumb of a right hand, away from the thumb of a left one).
+    """
+    joints = np.asarray(joints_m, dtype=np.float64)
+    forward = _unit(joints[:, ROOT_JOINT] - joints[:, 0], np.array([1.0, 0.0, 0.0]))
+    towards_index = joints[:, 5] - joints[:, 17]
+    sideways = np.where(np.asarray(is_right)[:, None], towards_index, -towards_index)
+    sideways = sideways - (sideways * forward).sum(-1, keepdims=True) * forward
+    # Joints in one point or line leave the turn about x open: any axis across it will do.
+    spare = np.eye(3)[np.abs(forward).argmin(-1)]
+    spare = spare - (spare * forward).sum(-1, keepdims=True) * forward
+    y = _unit(sideways, spare / np.linalg.norm(spare, axis=-1, keepdims=True))
+    return np.stack([forward, y, np.cross(forward, y)], axis=-1)
+
+
+def _unit(vectors: Float64Array, otherwise: Float64Array) -> Float64Array:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.where(length > 1e-9, vectors / np.maximum(length, 1e-9), otherwise)
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """x -> scale * rotation @ x + translation, for N point sets."""
+
+    scale: Float64Array  # [N]
+    rotation: Float64Array  # [N,3,3]
+    translation: Float64Array  # [N,3]
+
+    def __call__(self, points: FloatArray) -> Float64Array:
+        """Map points [N,P,3]."""
+        turned = points @ self.rotation.transpose(0, 2, 1)
+        return np.asarray(self.scale[:, None, None] * turned + self.translation[:, None])
+
+
+def procrustes(source: FloatArray, target: FloatArray, *, reflection: bool) -> Similarity:
+    """Similarity that takes source [N,P,3] nearest to target [N,P,3] in least squares.
+
+    `reflection=True` allows mirrored solutions, as the official FreiHAND evaluation does;
+    False keeps a proper rotation (Umeyama, 1991).
+    """
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    mean_source, mean_target = source.mean(1, keepdims=True), target.mean(1, keepdims=True)
+    centred = source - mean_source
+    u, singular, vt = np.linalg.svd((target - mean_target).transpose(0, 2, 1) @ centred)
+    signs = np.ones_like(singular)
+    if not reflection:
+        signs[:, 2] = np.sign(np.linalg.det(u @ vt))
+    rotation = (u * signs[:, None]) @ vt
+    scale = (singular * signs).sum(1) / np.maximum((centred**2).sum((1, 2)), 1e-15)
+    turned = (rotation @ mean_source.transpose(0, 2, 1))[..., 0]
+    return Similarity(scale, rotation, mean_target[:, 0] - scale[:, None] * turned)
+
+
+def axis_angle_to_matrix(vectors: FloatArray) -> Float64Array:
+    """Rotation matrices [...,3,3] of axis times angle [...,3]."""
+    matrices = Rotation.from_rotvec(np.reshape(vectors, (-1, 3))).as_matrix()
+    return np.asarray(matrices.reshape(*vectors.shape, 3))
+
+
+def matrix_to_axis_angle(rotations: FloatArray) -> Float64Array:
+    """Axis times angle [...,3] of rotation matrices [...,3,3]."""
+    vectors = Rotation.from_matrix(np.reshape(rotations, (-1, 3, 3))).as_rotvec()
+    return np.asarray(vectors.reshape(rotations.shape[:-1]))
+
+
+def matrix_to_quaternion_xyzw(rotations: FloatArray) -> Float64Array:
+    """Unit quaternions [...,4] in ROS order (x, y, z, w) of rotation matrices [...,3,3]."""
+    quaternions = Rotation.from_matrix(np.reshape(rotations, (-1, 3, 3))).as_quat()
+    return np.asarray(quaternions.reshape(*rotations.shape[:-2], 4))

@@ -1,0 +1,134 @@
+"""From a camera image to the network's input and back, in one exact mapping.
+
+Pixel (0, 0) is the centre of the first pixel; normalised coordinates are (px + 0.5) / size, as
+DETR and grid_sample(align_corners=False) have them, and cv2.resize samples by the same rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import cv2
+import numpy as np
+
+from handos_model.types import Camera, FloatArray, ImageArray
+
+PADDING_VALUE = 114  # grey, as in the YOLO and RT-DETR families
+ChannelOrder: TypeAlias = Literal['rgb', 'bgr']
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Resize an image of one size into the middle of the network's, keeping its aspect.
+
+    Content fills `content_hw` of the network's input from row `top` and column `left`; the rest is
+    grey. Make one per camera resolution and keep it.
+    """
+
+    image_hw: tuple[int, int]
+    network_hw: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if min(*self.image_hw, *self.network_hw) < 1:
+            raise ValueError(f'sizes must be positive: {self.image_hw} -> {self.network_hw}')
+
+    @property
+    def content_hw(self) -> tuple[int, int]:
+        """Size of the resized image inside the network's input."""
+        scale = min(self.network_hw[0] / self.image_hw[0], self.network_hw[1] / self.image_hw[1])
+        height, width = (max(1, round(size * scale)) for size in self.image_hw)
+        return min(height, self.network_hw[0]), min(width, self.network_hw[1])
+
+    @property
+    def top(self) -> int:
+        """Rows of padding above the content."""
+        return (self.network_hw[0] - self.content_hw[0]) // 2
+
+    @property
+    def left(self) -> int:
+        """Columns of padding left of the content."""
+        return (self.network_hw[1] - self.content_hw[1]) // 2
+
+    @property
+    def scale_xy(self) -> FloatArray:
+        """Network pixels per image pixel [2]; the two differ by the rounding of `content_hw`."""
+        (height, width), (h, w) = self.image_hw, self.content_hw
+        return np.array([w / width, h / height])
+
+    def buffer(self) -> ImageArray:
+        """A network input [1,H,W,3] whose padding is filled already."""
+        return np.full((1, *self.network_hw, 3), PADDING_VALUE, np.uint8)
+
+    def apply(
+        self, image: ImageArray, buffer: ImageArray, channel_order: ChannelOrder = 'rgb'
+    ) -> None:
+        """Resize image [h,w,3] into the content of `buffer`, which stays RGB; nothing is copied.
+
+        Raises ValueError where the image is not uint8 [h,w,3] of this letterbox's size.
+        """
+        if image.shape != (*self.image_hw, 3) or image.dtype != np.uint8:
+            raise ValueError(
+                f'image must be uint8 {(*self.image_hw, 3)}, got {image.dtype} {image.shape}'
+            )
+        h, w = self.content_hw
+        content = buffer[0, self.top : self.top + h, self.left : self.left + w]
+        # Linear interpolation reads 2x2 pixels: below one half it would skip some, and alias.
+        shrinks = min(self.scale_xy) < 0.5
+        cv2.resize(
+            image,
+            (w, h),
+            dst=content,
+            interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+        )
+        if channel_order == 'bgr':
+            cv2.cvtColor(content, cv2.COLOR_BGR2RGB, dst=content)
+
+    def to_image(self, points_normalised: FloatArray) -> FloatArray:
+        """Pixels of the image [...,2] of points normalised to the network's input."""
+        size = np.array(self.network_hw[::-1])
+        offset = np.array([self.left, self.top])
+        return np.asarray((points_normalised * size - offset) / self.scale_xy - 0.5)
+
+    def to_network(self, points_px: FloatArray) -> FloatArray:
+        """Points normalised to the network's input [...,2] of pixels of the image."""
+        size = np.array(self.network_hw[::-1])
+        offset = np.array([self.left, self.top])
+        return np.asarray(((points_px + 0.5) * self.scale_xy + offset) / size)
+
+    def boxes_to_image(self, boxes_cxcywh: FloatArray) -> FloatArray:
+        """boxes_xyxy_px [...,4] of the image, from normalised boxes, cut at its border."""
+        centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+        corners = np.stack([centre - half, centre + half], axis=-2)
+        limits = np.array(self.image_hw[::-1]) - 0.5
+        pixels = np.clip(self.to_image(corners), -0.5, limits)
+        return np.asarray(pixels.reshape(boxes_cxcywh.shape))
+
+    def boxes_to_network(self, boxes_xyxy_px: FloatArray) -> FloatArray:
+        """Normalised boxes_cxcywh [...,4] of boxes in pixels of the image."""
+        corners = self.to_network(boxes_xyxy_px.reshape(*boxes_xyxy_px.shape[:-1], 2, 2))
+        low, high = corners[..., 0, :], corners[..., 1, :]
+        return np.concatenate([(low + high) / 2, high - low], axis=-1)
+
+    def virtual_camera(self) -> Camera:
+        """The camera that the network assumes, in its input: focal length = the longer side."""
+        return Camera.uncalibrated(self.network_hw[1], self.network_hw[0])
+
+    def camera_to_network(self, camera: Camera) -> Camera:
+        """A camera of the image as the network's input has it; distortion is unchanged."""
+        sx, sy = self.scale_xy
+        to_network = np.array(
+            [
+                [sx, 0.0, self.left + (sx - 1) / 2],
+                [0.0, sy, self.top + (sy - 1) / 2],
+                [0.0, 0.0, 1.0],
+            ]
+        )
+        return Camera(
+            self.network_hw[1],
+            self.network_hw[0],
+            to_network @ camera.matrix_px,
+            camera.distortion,
+            camera.distortion_model,
+            camera.calibrated,
+        )
