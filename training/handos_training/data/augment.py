@@ -1,0 +1,209 @@
+"""Random changes of a sample that keep every label exact (geometry) or untouched (colour).
+
+Geometry is one affine map that also fits the image into the network's input, so pixels are
+resampled once. Full images always: scale and shift never cut the image down to a hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from handos_training.data.sample import Sample
+from handos_training.data.transform import MIN_VISIBLE_PX, flip, letterbox, warp
+
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Probabilities in [0,1] and ranges, each drawn uniformly (scale: log-uniformly)."""
+
+    flip: float = 0.5
+    geometry: float = 0.8
+    scale: tuple[float, float] = (0.6, 1.6)
+    shift: float = 0.15  # of the image's size, each way
+    rotation_deg: float = 30.0
+    colour: float = 0.8
+    brightness: float = 0.3
+    contrast: float = 0.3
+    saturation: float = 0.4
+    white_balance: float = 0.1
+    greyscale: float = 0.05
+    blur: float = 0.2
+    blur_sigma_px: tuple[float, float] = (0.3, 2.0)
+    motion_blur: float = 0.1
+    motion_px: tuple[int, int] = (3, 13)
+    noise: float = 0.3
+    noise_sigma: tuple[float, float] = (1.0, 12.0)  # of 255
+    jpeg: float = 0.2
+    jpeg_quality: tuple[int, int] = (30, 95)
+    erase: float = 0.3
+    erase_side: tuple[float, float] = (0.1, 0.5)  # of the hand's longer side
+    max_erased: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ('flip', 'geometry', 'colour', 'greyscale', 'blur', 'motion_blur', 'noise'):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f'{name} is a probability, got {getattr(self, name)}')
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f'scale must be a positive range, got {self.scale}')
+
+
+class Augment:
+    """Sample -> sample of `network_hw`, changed at random."""
+
+    def __init__(self, network_hw: tuple[int, int], config: AugmentConfig | None = None) -> None:
+        self.network_hw = network_hw
+        self.config = config or AugmentConfig()
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        config = self.config
+        if rng.random() < config.flip:
+            sample = flip(sample)
+        if rng.random() < config.geometry:
+            matrix = random_affine(sample.image.shape[1:], self.network_hw, config, rng)
+            sample = warp(sample, matrix, self.network_hw)
+        else:
+            sample = letterbox(sample, self.network_hw)
+        if rng.random() < config.erase:
+            sample = erase(sample, config, rng)
+        image = photometric(sample.image.permute(1, 2, 0).numpy(), config, rng)
+        return sample.replace(image=torch.from_numpy(image.transpose(2, 0, 1).copy()))
+
+
+def random_affine(
+    image_hw: tuple[int, ...],
+    network_hw: tuple[int, int],
+    config: AugmentConfig,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.float64]:
+    """Fit the image into the network's input, then scale, turn and shift about its middle."""
+    (h, w), (H, W) = image_hw[:2], network_hw
+    low, high = np.log(config.scale)
+    scale = min(H / h, W / w) * np.exp(rng.uniform(low, high))
+    angle = np.deg2rad(rng.uniform(-config.rotation_deg, config.rotation_deg))
+    shift = rng.uniform(-config.shift, config.shift, 2) * [W, H]
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    linear = np.array([[cos, -sin], [sin, cos]])
+    centre, target = np.array([w - 1, h - 1]) / 2, np.array([W - 1, H - 1]) / 2 + shift
+    matrix = np.eye(3)
+    matrix[:2, :2], matrix[:2, 2] = linear, target - linear @ centre
+    return matrix
+
+
+def erase(sample: Sample, config: AugmentConfig, rng: np.random.Generator) -> Sample:
+    """Cover parts of hands with flat or noisy rectangles: what they cover is no longer visible."""
+    for _ in range(int(rng.integers(1, config.max_erased + 1))):
+        if not len(sample.hands):
+            break
+        box = sample.hands.boxes_xyxy_px[int(rng.integers(len(sample.hands)))].numpy()
+        side = (box[2:] - box[:2]).max()
+        size = side * rng.uniform(*config.erase_side, 2)
+        centre = rng.uniform(box[:2], box[2:])
+        sample = cover(
+            sample, np.round(np.concatenate([centre - size / 2, centre + size / 2])), rng
+        )
+    return sample
+
+
+def cover(sample: Sample, rectangle: npt.NDArray[np.float64], rng: np.random.Generator) -> Sample:
+    """Paint over the pixels whose centres lie in `rectangle` (x0, y0, x1, y1; integers).
+
+    Visible boxes shrink where the rectangle crosses them from side to side, and a hand that is
+    covered wholly is no longer labelled.
+    """
+    height, width = sample.image.shape[1:]
+    x0, y0 = np.clip(rectangle[:2], 0, [width, height]).astype(int)
+    x1, y1 = np.clip(rectangle[2:] + 1, 0, [width, height]).astype(int)
+    if x1 <= x0 or y1 <= y0:
+        return sample
+    image = sample.image.clone()
+    paint = rng.integers(0, 256, (3, 1, 1)) + rng.normal(
+        0, rng.choice([0, 40]), (3, y1 - y0, x1 - x0)
+    )
+    image[:, y0:y1, x0:x1] = torch.from_numpy(paint.clip(0, 255).astype(np.uint8))
+    hands = sample.hands
+    left, top, right, bottom = x0 - 0.5, y0 - 0.5, x1 - 0.5, y1 - 0.5
+
+    low, high = torch.tensor([left, top]), torch.tensor([right, bottom])
+
+    def hidden(pixels: torch.Tensor) -> torch.Tensor:
+        return ((pixels >= low) & (pixels <= high)).all(-1)
+
+    matrix = sample.camera_matrix_px
+    points = (hands.vertices_m + hands.translation_m[:, None]) @ matrix.T
+    vertices_px = points[..., :2] / points[..., 2:].clamp(min=1e-6)
+    placed = (hands.has_vertices_m & hands.has_translation)[:, None]
+    hands = replace(
+        hands,
+        joint_visible=hands.joint_visible & ~(hidden(hands.joints_px) & hands.has_joint_px),
+        vertex_visible=hands.vertex_visible & ~(hidden(vertices_px) & placed),
+        boxes_xyxy_px=_uncovered(hands.boxes_xyxy_px, left, top, right, bottom),
+    )
+    size = (hands.boxes_xyxy_px[:, 2:] - hands.boxes_xyxy_px[:, :2]).amin(1)
+    return sample.replace(image=image, hands=hands[size >= MIN_VISIBLE_PX])
+
+
+def _uncovered(
+    boxes: torch.Tensor, left: float, top: float, right: float, bottom: float
+) -> torch.Tensor:
+    """The smallest boxes around what a rectangle leaves of each box [N,4]."""
+    x0, y0, x1, y1 = boxes.unbind(1)
+    across = (left <= x0) & (right >= x1)  # covers the whole width
+    down = (top <= y0) & (bottom >= y1)
+    new_x0 = torch.where(down & (left <= x0), torch.maximum(x0, torch.full_like(x0, right)), x0)
+    new_x1 = torch.where(down & (right >= x1), torch.minimum(x1, torch.full_like(x1, left)), x1)
+    new_y0 = torch.where(across & (top <= y0), torch.maximum(y0, torch.full_like(y0, bottom)), y0)
+    new_y1 = torch.where(across & (bottom >= y1), torch.minimum(y1, torch.full_like(y1, top)), y1)
+    return torch.stack([new_x0, new_y0, new_x1, new_y1], dim=1)
+
+
+def photometric(image: Image, config: AugmentConfig, rng: np.random.Generator) -> Image:
+    """Colour, blur, noise and compression of [H,W,3]; labels do not change."""
+    pixels = image.astype(np.float32)
+    if rng.random() < config.colour:
+        pixels = _colour(pixels, config, rng)
+    if rng.random() < config.greyscale:
+        pixels[...] = pixels.mean(-1, keepdims=True)
+    if rng.random() < config.blur:
+        pixels = cv2.GaussianBlur(pixels, (0, 0), float(rng.uniform(*config.blur_sigma_px)))
+    if rng.random() < config.motion_blur:
+        pixels = cv2.filter2D(pixels, -1, _motion_kernel(config, rng))
+    if rng.random() < config.noise:
+        sigma = float(rng.uniform(*config.noise_sigma))
+        pixels = pixels + rng.standard_normal(pixels.shape, dtype=np.float32) * sigma
+    done: Image = pixels.round().clip(0, 255).astype(np.uint8)
+    if rng.random() < config.jpeg:
+        quality = int(rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1))
+        coded = cv2.imencode('.jpg', done[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        done = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
+    return done
+
+
+def _colour(
+    pixels: npt.NDArray[np.float32], config: AugmentConfig, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    def around_one(spread: float, size: int | None = None) -> npt.NDArray[np.float32]:
+        return np.asarray(rng.uniform(1 - spread, 1 + spread, size), np.float32)
+
+    pixels = pixels * around_one(config.brightness) * around_one(config.white_balance, 3)
+    pixels = (pixels - pixels.mean()) * around_one(config.contrast) + pixels.mean()
+    grey = pixels.mean(-1, keepdims=True)
+    return np.asarray(grey + (pixels - grey) * around_one(config.saturation), np.float32)
+
+
+def _motion_kernel(config: AugmentConfig, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """A line through the middle, so that labels stay where the blurred hand is centred."""
+    length = int(rng.integers(config.motion_px[0], config.motion_px[1] + 1)) | 1
+    kernel = np.zeros((length, length), np.float32)
+    kernel[length // 2] = 1
+    middle = ((length - 1) / 2, (length - 1) / 2)
+    turned = cv2.warpAffine(
+        kernel, cv2.getRotationMatrix2D(middle, float(rng.uniform(0, 180)), 1), (length, length)
+    )
+    return np.asarray(turned / turned.sum(), np.float32)
