@@ -1,0 +1,235 @@
+"""The network's configuration: frozen, validated, and the whole of `config.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+from handos_model.errors import UserError
+
+DetectorFamily: TypeAlias = Literal['d_fine', 'rt_detr_v2', 'grounding_dino']
+AttentionStrategy: TypeAlias = Literal['independent', 'unidirectional', 'hierarchical', 'full']
+Sampling: TypeAlias = Literal['grid_sample', 'gather']
+VERTEX_TOKENS = (778, 195, 98)
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Which detector, and where its weights are.
+
+    With `reference` (a hub id or a local folder in transformers' layout) the weights stay there;
+    without it `model` holds the keyword arguments of the family's transformers config and the
+    weights travel inside `model.safetensors`.
+    """
+
+    family: DetectorFamily = 'd_fine'
+    reference: str | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+    hand_label: int = 0  # class index of "hand" in the logits
+    prompt: str = 'hand.'  # Grounding DINO only
+    memory_layer: int | None = None  # encoder layer of F_e, None = the last (F6); 4 is the
+    # paper's ablation, Grounding DINO only
+    slim: bool = True  # Grounding DINO only: folded text, re-associated fusion (exact)
+
+    def __post_init__(self) -> None:
+        _check_choice('detector.family', self.family, DetectorFamily)
+        if self.memory_layer is not None and self.family != 'grounding_dino':
+            raise UserError(
+                f'detector.memory_layer={self.memory_layer} needs family grounding_dino, whose '
+                f'encoder has 6 layers; {self.family} has one output: remove it'
+            )
+
+
+@dataclass(frozen=True)
+class SideTuningConfig:
+    """Learnable convolutions on the backbone maps: F_s, joined to F_e (paper, section VI.1)."""
+
+    source: Literal['backbone', 'none'] = 'backbone'
+    combine: Literal['concat', 'add'] = 'concat'
+    width: int = 256  # channels of F_s; with `add` they must be the detector's d
+    hidden: int | None = None  # bottleneck 1x1 -> 3x3 -> 1x1 of this width; None = three 3x3
+
+    def __post_init__(self) -> None:
+        _check_choice('side_tuning.source', self.source, Literal['backbone', 'none'])
+        _check_choice('side_tuning.combine', self.combine, Literal['concat', 'add'])
+        _check_positive('side_tuning', width=self.width, hidden=self.hidden or 1)
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The interactive 2D-3D decoder (paper, section 3.3)."""
+
+    dim: int = 256
+    heads: int = 8
+    points: int = 4
+    ffn_dim: int = 2048
+    layers_2d: int = 2
+    layers_3d: int = 4
+    vertex_tokens: int = 778
+    attention: AttentionStrategy = 'hierarchical'  # Fig. 8 (a) to (d), in the order of the type
+    queries: Literal['instance', 'unified'] = 'instance'  # Q_inst or Q_uni (Table 6)
+    stage: Literal['2d', 'full'] = 'full'  # '2d': all layers are 2D layers, no mesh (VI.2)
+    sampling: Sampling = 'grid_sample'
+
+    def __post_init__(self) -> None:
+        _check_choice('decoder.attention', self.attention, AttentionStrategy)
+        _check_choice('decoder.queries', self.queries, Literal['instance', 'unified'])
+        _check_choice('decoder.stage', self.stage, Literal['2d', 'full'])
+        _check_choice('decoder.sampling', self.sampling, Sampling)
+        _check_positive(
+            'decoder', dim=self.dim, heads=self.heads, points=self.points, ffn_dim=self.ffn_dim,
+            layers_2d=self.layers_2d, layers_3d=self.layers_3d,
+        )  # fmt: skip
+        if self.dim % self.heads:
+            raise UserError(f'decoder.dim={self.dim} must be a multiple of heads={self.heads}')
+        if self.vertex_tokens not in VERTEX_TOKENS:
+            raise UserError(
+                f'decoder.vertex_tokens={self.vertex_tokens} must be one of {VERTEX_TOKENS}'
+            )
+
+    @property
+    def num_layers(self) -> int:
+        return self.layers_2d + self.layers_3d
+
+
+@dataclass(frozen=True)
+class HandOSConfig:
+    """Everything that shapes the network; `template_hash` names the hand it was built for."""
+
+    name: str = 'custom'
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    side_tuning: SideTuningConfig = field(default_factory=SideTuningConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    input_size_hw: tuple[int, int] = (480, 640)
+    template_hash: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'input_size_hw', tuple(self.input_size_hw))
+        if len(self.input_size_hw) != 2 or any(s <= 0 or s % 32 for s in self.input_size_hw):
+            raise UserError(
+                f'input_size_hw={self.input_size_hw} must be two positive multiples of 32, '
+                'the coarsest stride of the detector'
+            )
+
+    @classmethod
+    def nano(cls, **changes: Any) -> HandOSConfig:
+        """Two CPU cores: our own D-FINE with strides 8, 16, 32 at d=128, 98 vertex tokens."""
+        config = cls(
+            name='nano',
+            detector=DetectorConfig(family='d_fine', model=_nano_d_fine()),
+            side_tuning=SideTuningConfig(combine='add', width=128, hidden=64),
+            decoder=DecoderConfig(dim=128, heads=8, ffn_dim=512, vertex_tokens=98),
+            input_size_hw=(480, 640),
+        )
+        return replace(config, **changes)
+
+    @classmethod
+    def base(cls, **changes: Any) -> HandOSConfig:
+        """An embedded GPU: RT-DETRv2-R18, d=256, 195 vertex tokens."""
+        config = cls(
+            name='base',
+            detector=DetectorConfig(family='rt_detr_v2', reference='PekingU/rtdetr_v2_r18vd'),
+            side_tuning=SideTuningConfig(combine='add', width=256, hidden=128),
+            decoder=DecoderConfig(ffn_dim=1024, vertex_tokens=195),
+            input_size_hw=(640, 640),
+        )
+        return replace(config, **changes)
+
+    @classmethod
+    def paper(cls, **changes: Any) -> HandOSConfig:
+        """The paper's network on the open Grounding DINO tiny: 778 tokens, F_GD concatenated."""
+        config = cls(
+            name='paper',
+            detector=DetectorConfig(
+                family='grounding_dino', reference='IDEA-Research/grounding-dino-tiny'
+            ),
+            input_size_hw=(736, 1280),
+        )
+        return replace(config, **changes)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + '\n'
+
+    @classmethod
+    def from_json(cls, text: str) -> HandOSConfig:
+        """Parse `config.json`; an unknown or malformed field is named in a UserError."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f'config.json is not JSON: {error}') from error
+        parts = {
+            'detector': DetectorConfig,
+            'side_tuning': SideTuningConfig,
+            'decoder': DecoderConfig,
+        }
+        if not isinstance(values, dict):
+            raise UserError('config.json must hold one object')
+        for name, part in parts.items():
+            if name in values:
+                values[name] = _build(part, name, values[name])
+        return _build(cls, 'config.json', values)  # type: ignore[no-any-return]
+
+
+def _nano_d_fine() -> dict[str, Any]:
+    """Keyword arguments of transformers' DFineConfig.
+
+    The backbone is HGNetV2-B0's plan with narrow late stages and dense 3x3 convolutions, which a
+    CPU's matrix units take well and depthwise ones do not.
+    """
+    return {
+        'backbone_config': {
+            'model_type': 'hgnet_v2',
+            'stem_channels': [3, 16, 16],
+            'stage_in_channels': [16, 64, 128, 256],
+            'stage_mid_channels': [16, 32, 48, 64],
+            'stage_out_channels': [64, 128, 256, 384],
+            'stage_num_blocks': [1, 1, 2, 1],
+            'stage_downsample': [False, True, True, True],
+            'stage_light_block': [False, False, False, False],
+            'stage_kernel_size': [3, 3, 3, 3],
+            'stage_numb_of_layers': [3, 3, 3, 3],
+            'hidden_sizes': [64, 128, 256, 384],
+            'depths': [1, 1, 2, 1],
+            'out_indices': [2, 3, 4],
+            'use_learnable_affine_block': True,
+        },
+        'freeze_backbone_batch_norms': False,
+        'encoder_in_channels': [128, 256, 384],
+        'feat_strides': [8, 16, 32],
+        'encoder_hidden_dim': 128,
+        'encoder_ffn_dim': 512,
+        'encode_proj_layers': [2],
+        'hidden_expansion': 0.5,
+        'depth_mult': 0.34,
+        'd_model': 128,
+        'decoder_in_channels': [128, 128, 128],
+        'decoder_ffn_dim': 512,
+        'decoder_layers': 3,
+        'decoder_n_points': [4, 4, 4],
+        'num_queries': 60,
+        'num_denoising': 20,
+        'num_labels': 1,
+    }
+
+
+def _build(kind: type[Any], where: str, values: dict[str, Any]) -> Any:
+    unknown = set(values) - {f.name for f in fields(kind)}
+    if unknown:
+        raise UserError(
+            f'{where} has unknown fields {sorted(unknown)}: the weights are of another version '
+            'of handos-ros; update it, or correct the file'
+        )
+    return kind(**values)
+
+
+def _check_choice(name: str, value: object, kind: Any) -> None:
+    choices = get_args(kind)
+    if value not in choices:
+        raise UserError(f'{name}={value!r} must be one of {", ".join(map(str, choices))}')
+
+
+def _check_positive(where: str, **values: int) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise UserError(f'{where}.{name}={value} must be positive')

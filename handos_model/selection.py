@@ -1,0 +1,46 @@
+"""Which instances are hands: score threshold and non-maximum suppression (numpy only)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from handos_model.types import FloatArray
+
+
+def select_instances(
+    scores: FloatArray,
+    boxes_cxcywh: FloatArray,
+    score_threshold: float = 0.1,
+    nms_threshold: float = 0.9,
+    max_hands: int | None = None,
+) -> npt.NDArray[np.int64]:
+    """Indices of the kept instances of one image, best first.
+
+    `scores` [Q], `boxes_cxcywh` [Q,4] in any one unit. A box that overlaps a better one by more
+    than `nms_threshold` (IoU) is dropped. The defaults are the paper's (section 4.1); the loose
+    0.9 relies on a detector that already suppresses its duplicates.
+    """
+    order = np.flatnonzero(scores >= score_threshold)
+    order = order[np.argsort(-scores[order], kind='stable')]
+    overlaps = pairwise_iou(boxes_cxcywh[order], boxes_cxcywh[order])
+    kept: list[int] = []
+    for i in range(len(order)):
+        if max_hands is not None and len(kept) == max_hands:
+            break
+        if not (overlaps[i, kept] > nms_threshold).any():
+            kept.append(i)
+    return order[kept].astype(np.int64)
+
+
+def pairwise_iou(a_cxcywh: FloatArray, b_cxcywh: FloatArray) -> FloatArray:
+    """Intersection over union of boxes [N,4] and [M,4] -> [N,M]; empty boxes overlap nothing."""
+    a_half, b_half = a_cxcywh[:, 2:] / 2, b_cxcywh[:, 2:] / 2
+    a_low, a_high = a_cxcywh[:, :2] - a_half, a_cxcywh[:, :2] + a_half
+    b_low, b_high = b_cxcywh[:, :2] - b_half, b_cxcywh[:, :2] + b_half
+    low = np.maximum(a_low[:, None], b_low[None])
+    high = np.minimum(a_high[:, None], b_high[None])
+    shared = np.clip(high - low, 0, None).prod(-1)
+    union = a_cxcywh[:, None, 2:].prod(-1) + b_cxcywh[None, :, 2:].prod(-1) - shared
+    result: FloatArray = shared / np.maximum(union, 1e-12)
+    return result
