@@ -20,7 +20,6 @@ from handos_training.data.transform import (
     warp,
 )
 
-
 TURN = np.array([[0.8, -0.5, 120.0], [0.5, 0.8, -40.0], [0, 0, 1]])
 
 
