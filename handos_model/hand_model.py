@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from handos_model.coarse_vertices import select_vertices
 from handos_model.types import NUM_FACES, NUM_VERTICES, SKELETON_EDGES, FloatArray
 
 # MANO's 16 joints: wrist, then index, middle, little, ring, thumb from the palm outwards.
@@ -161,7 +162,7 @@ class HandModel:
         )
 
     def lifting_matrix(self) -> FloatArray:
-        """HandOS's L `[779,21]`: what the vertices', and the translation's, queries take of joints.
+        """HandOS's L `[779,21]`: what vertex queries, and the translation's, take of the joints.
 
         Rows sum to 1. A vertex takes its skinning weights; what it has of a finger's last bone is
         shared between that bone's joint and the tip by its place along the bone. The last row,
@@ -179,6 +180,10 @@ class HandModel:
             lifting[:-1, tip] = t * lifting[:-1, tip - 1]
             lifting[:-1, tip - 1] -= lifting[:-1, tip]
         return lifting
+
+    def coarse_vertices(self, count: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
+        """`indices [count]` and `upsampling [778,count]`: see `handos_model.coarse_vertices`."""
+        return select_vertices(self, count)
 
 
 def decode_units(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
