@@ -192,7 +192,6 @@ def _nano_d_fine() -> dict[str, Any]:
             'hidden_sizes': [64, 128, 256, 384],
             'depths': [1, 1, 2, 1],
             'out_indices': [2, 3, 4],
-            'use_learnable_affine_block': True,
         },
         'freeze_backbone_batch_norms': False,
         'encoder_in_channels': [128, 256, 384],
