@@ -1,4 +1,4 @@
-"""The hand model in torch: batched, differentiable, on any device; the same results as in numpy."""
+"""The hand model in torch: batched, differentiable, the same results as in numpy."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def rodrigues(axis_angle: Tensor) -> Tensor:
     """Rotation vectors `[...,3]` in radians as matrices `[...,3,3]`, smooth at zero."""
     x, y, z = axis_angle.unbind(-1)
     zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-    return torch.linalg.matrix_exp(cross)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1)
+    return torch.matrix_exp(cross.reshape(*axis_angle.shape, 3))
 
 
 def rigid_transforms(rotations: Tensor, joints_m: Tensor) -> tuple[Tensor, Tensor]:
-    """World rotations `[...,16,3,3]` and offsets `[...,16,3]` of the hand's chain: x -> R x + t."""
+    """World rotations `[...,16,3,3]` and offsets `[...,16,3]` of the chain: x -> R x + t."""
     turns: list[Tensor] = []
     offsets_m: list[Tensor] = []
     for joint, parent in enumerate(PARENTS):
@@ -40,7 +40,7 @@ def rigid_transforms(rotations: Tensor, joints_m: Tensor) -> tuple[Tensor, Tenso
             world = turns[parent] @ turn
             turns.append(world)
             offsets_m.append(turns[parent] @ pivot + offsets_m[parent] - world @ pivot)
-    return torch.stack(turns, -3), torch.stack(offsets_m, -2).squeeze(-1)
+    return torch.stack(turns, -3), torch.stack(offsets_m, -3).squeeze(-1)
 
 
 class TorchHandModel(nn.Module):
