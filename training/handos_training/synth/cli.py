@@ -1,0 +1,117 @@
+"""`handos-synth`: look at generated hands, measure the generator, or write shards of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+import tyro
+from torch.utils.data import DataLoader
+
+from handos_model.errors import UserError
+from handos_training.synth.config import SynthConfig
+from handos_training.synth.dataset import SynthHands
+from handos_training.synth.sheet import contact_sheet
+
+PREVIEW = SynthConfig(height=256, width=256)
+ONE_OR_TWO_HANDS = SynthConfig(hand_counts=(0.5, 0.5, 0.0, 0.0))
+
+
+def preview(
+    out: Path = Path('sheet.png'),
+    count: int = 24,
+    seed: int = 0,
+    columns: int = 6,
+    labels: bool = True,
+    device: str = 'cpu',
+    config: SynthConfig = PREVIEW,
+) -> None:
+    """Draw a contact sheet of `count` images with their labels."""
+    batch = SynthHands(config, count, device, seed).batch(0)
+    sheet = contact_sheet(batch, columns, labels)
+    if not cv2.imwrite(str(out), sheet[..., ::-1]):
+        raise UserError(f'{out}: cannot be written; give a .png or .jpg in a folder that exists')
+    print(f'{out}: {count} images, {sum(map(len, batch.hands))} labelled hands')
+
+
+def bench(
+    sizes: tuple[tuple[int, int], ...] = ((256, 256), (640, 480)),
+    batch_size: int = 8,
+    batches: int = 8,
+    workers: int = 2,
+    seed: int = 0,
+    device: str = 'cpu',
+    config: SynthConfig = ONE_OR_TWO_HANDS,
+) -> None:
+    """Measure complete samples a second at each (width, height) and print JSON."""
+    results = [measure(config, size, batch_size, batches, workers, seed, device) for size in sizes]
+    print(json.dumps({'environment': _environment(), 'results': results}, indent=2))
+
+
+def measure(
+    config: SynthConfig,
+    size: tuple[int, int],
+    batch_size: int,
+    batches: int,
+    workers: int,
+    seed: int,
+    device: str,
+) -> dict[str, Any]:
+    """Images a second over `batches` batches, in `workers` processes of one thread (0: here)."""
+    width, height = size
+    config = SynthConfig(**{**vars(config), 'width': width, 'height': height})
+    dataset = SynthHands(config, batch_size, device, seed)
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=_one_thread,
+        prefetch_factor=1 if workers else None,
+    )
+    stream = iter(loader)
+    for _ in range(max(2 * workers, 1)):  # start-up, and what was prefetched during it
+        next(stream)
+    start, hands = time.perf_counter(), 0
+    for _ in range(batches):
+        hands += sum(map(len, next(stream).hands))
+    seconds = time.perf_counter() - start
+    images = batches * batch_size
+    return {
+        'width': width,
+        'height': height,
+        'device': device,
+        'workers': workers,
+        'batch_size': batch_size,
+        'images': images,
+        'hands_per_image': round(hands / images, 2),
+        'person_fraction': config.person_fraction,
+        'images_per_second': round(images / seconds, 2),
+    }
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _environment() -> dict[str, Any]:
+    """Hardware and versions, by the benchmarks' own helper where the repository is at hand."""
+    root = Path(__file__).resolve().parents[3]
+    if (root / 'benchmarks' / 'environment.py').exists():
+        sys.path.insert(0, str(root))
+        from benchmarks.environment import describe_environment
+
+        return dict(describe_environment())
+    return {'python': sys.version.split()[0], 'torch': torch.__version__}
+
+
+def main() -> None:
+    try:
+        tyro.extras.subcommand_cli_from_dict({'preview': preview, 'bench': bench})
+    except (UserError, ValueError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,93 @@
+"""Small pieces of surface: normals, colours, and instances of one mesh as part of a scene."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from handos_training.synth.mesh import OTHER_PART, Material, SceneMesh
+from handos_training.synth.sampling import Sampler
+
+_XYZ_TO_RGB = ((3.2406, -1.5372, -0.4986), (-0.9689, 1.8758, 0.0415), (0.0557, -0.2040, 1.0570))
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Area-weighted unit normals [N,V,3] of N poses [N,V,3] of one mesh [F,3]."""
+    a, b, c = (vertices[:, faces[:, i]] for i in range(3))
+    face_normals = torch.linalg.cross(b - a, c - a)
+    normals = torch.zeros_like(vertices)
+    for corner in range(3):
+        normals.index_add_(1, faces[:, corner], face_normals)
+    return normalize(normals, dim=-1, eps=1e-12)
+
+
+def lab_to_linear_rgb(lab: Tensor) -> Tensor:
+    """CIE L*a*b* (D65) [...,3] to linear sRGB [...,3], clipped to what a surface can reflect."""
+    luminance = (lab[..., 0] + 16) / 116
+    f = torch.stack([luminance + lab[..., 1] / 500, luminance, luminance - lab[..., 2] / 200], -1)
+    xyz = torch.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
+    xyz = xyz * torch.tensor([0.95047, 1.0, 1.08883], device=lab.device)
+    return (xyz @ torch.tensor(_XYZ_TO_RGB, device=lab.device).T).clamp(0.01, 0.9)
+
+
+def skin_tones(count: int, sampler: Sampler) -> Tensor:
+    """Linear albedos [count,3] over the whole human range (CIE Lab of measured skin)."""
+    lightness = sampler.uniform(28, 76, count)
+    redness = sampler.uniform(8, 16, count)
+    yellowness = (6 + 0.19 * lightness + sampler.normal(2.5, count)).clamp(7, 25)
+    return lab_to_linear_rgb(torch.stack([lightness, redness, yellowness], -1))
+
+
+def cloth_colours(count: int, sampler: Sampler) -> Tensor:
+    """Linear albedos [count,3]: mostly greys, blacks, whites and muted colours, as people wear."""
+    lightness = sampler.uniform(8, 92, count)
+    chroma = sampler.uniform(0, 1, count) ** 2 * 60
+    hue = sampler.uniform(0, 2 * torch.pi, count)
+    lab = torch.stack([lightness, chroma * hue.cos(), chroma * hue.sin()], -1)
+    return lab_to_linear_rgb(lab)
+
+
+def instances(
+    vertices_m: Tensor,
+    normals: Tensor,
+    albedo: Tensor,
+    texture_m: Tensor,
+    material: Tensor,
+    gloss: Tensor,
+    faces: Tensor,
+    image: Tensor,
+    face_part: Tensor | None = None,
+    keep: Tensor | None = None,
+    mirrored: Tensor | None = None,
+) -> SceneMesh:
+    """N instances [N,V,3] of one mesh [F,3] as a flat scene mesh.
+
+    `albedo` [N,V,3], `texture_m` [V,3] or [N,V,3], `material` [V], `gloss` [N,V], `image` [N],
+    `face_part` [N,F], `keep` [N,F] leaves faces out, `mirrored` [N] reverses the winding.
+    """
+    N, V = vertices_m.shape[:2]
+    F = len(faces)
+    if keep is None:
+        keep = torch.ones(N, F, dtype=torch.bool, device=faces.device)
+    instance, face = keep.nonzero().unbind(1)
+    flat_faces = faces[face]
+    if mirrored is not None:
+        flat_faces = torch.where(mirrored[instance, None], flat_faces.flip(1), flat_faces)
+    other = torch.full_like(face, OTHER_PART)
+    part = other if face_part is None else face_part[instance, face]
+    return SceneMesh(
+        vertices_m=vertices_m.reshape(-1, 3),
+        normals=normals.reshape(-1, 3),
+        albedo=albedo.expand(N, V, 3).reshape(-1, 3),
+        texture_m=texture_m.expand(N, V, 3).reshape(-1, 3),
+        material=material.expand(N, V).reshape(-1),
+        gloss=gloss.expand(N, V).reshape(-1),
+        faces=flat_faces + (instance * V)[:, None],
+        face_image=image[instance],
+        face_part=part,
+    )
+
+
+def uniform_material(material: Material, count: int, device: torch.device) -> Tensor:
+    return torch.full((count,), int(material), dtype=torch.int64, device=device)
