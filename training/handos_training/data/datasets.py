@@ -1,0 +1,59 @@
+"""The real datasets by name."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Protocol
+
+from handos_model.errors import UserError
+from handos_model.hand_model import HandModel
+from handos_training.data.mix import SampleDataset
+
+# name -> (module, class, split to train on, split to evaluate on)
+DATASETS: dict[str, tuple[str, str, str, str]] = {
+    'freihand': ('freihand', 'FreiHAND', 'training', 'evaluation'),
+    'ho3d': ('ho3d', 'HO3D', 'train', 'evaluation'),
+    'dexycb': ('dexycb', 'DexYCB', 's0_train', 's0_test'),
+    'hint': ('hint', 'HInt', 'train', 'test'),
+    'coco_wholebody': ('coco_wholebody', 'COCOWholeBody', 'train', 'val'),
+    'onehand10k': ('onehand10k', 'OneHand10K', 'train', 'test'),
+}
+
+
+class RealDataset(SampleDataset, Protocol):
+    """A reader: samples by index, and what is known of all of them."""
+
+    splits: tuple[str, ...]
+    has_camera: bool  # False: samples carry the virtual camera
+
+    def sequence(self, index: int, /) -> str | None:
+        """The recording that a sample is a frame of; None where images stand alone."""
+
+
+def open_dataset(
+    name: str,
+    root: Path,
+    split: str | None = None,
+    mano: HandModel | None = None,
+    *,
+    training: bool = True,
+) -> RealDataset:
+    """A reader by name. `mano`: the user's MANO where it is the network's template, for meshes.
+
+    Without `split` it is the usual one to train on, or to evaluate on. Raises UserError where the
+    name, the split or the tree on disk is wrong.
+    """
+    if name not in DATASETS:
+        raise UserError(f'no dataset {name!r}: choose one of {", ".join(DATASETS)}')
+    module, class_name, train_split, test_split = DATASETS[name]
+    reader = getattr(importlib.import_module(f'handos_training.data.{module}'), class_name)
+    split = split or (train_split if training else test_split)
+    if split not in reader.splits and '+' not in split:
+        raise UserError(f'{name} has no split {split!r}: choose one of {", ".join(reader.splits)}')
+    if not root.is_dir():
+        raise UserError(
+            f'{root} is not a folder: give the root of {name} (docs/datasets/{name}.md)'
+        )
+    dataset: RealDataset = reader(root, split, mano)
+    return dataset
