@@ -1,0 +1,81 @@
+"""What the pipeline asks of a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy.typing as npt
+
+from handos_model.errors import UserError
+from handos_model.exported import ExportedWeights, GraphSampling, Precision
+
+Array: TypeAlias = npt.NDArray[Any]
+RequestedPrecision: TypeAlias = Literal['auto', 'fp32', 'fp16', 'bf16']
+
+
+class Graph(Protocol):
+    """One network graph with fixed shapes.
+
+    Outputs belong to the graph and are overwritten by its next call. An output may stay on the
+    device as a handle that the graphs of the same engine take as input; `features` does so.
+    """
+
+    def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Run once; the names are the graph's own."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to open the graphs of a weights folder."""
+
+    precision: RequestedPrecision = 'auto'  # auto = what is exact on CPUs and fast on GPUs
+    max_hands: int = 4  # decoders for more hands than this stay closed
+    threads: int | None = None  # of a CPU backend; None = the cores that this process may use
+
+    def __post_init__(self) -> None:
+        if self.max_hands < 1 or (self.threads is not None and self.threads < 1):
+            raise ValueError('max_hands and threads must be at least 1')
+
+
+@dataclass
+class Engine:
+    """The graphs of one weights folder, opened by one backend."""
+
+    name: str  # as a person reads it: 'openvino on CPU, fp32'
+    detector: Graph  # image -> features, queries, boxes_cxcywh, scores
+    decoders: Mapping[int, Graph]  # number of hands K -> features, queries, boxes -> hands
+    precision: str
+
+
+def choose_variant(
+    exported: ExportedWeights, options: EngineOptions, prefer: Precision
+) -> tuple[Precision, GraphSampling]:
+    """The precision asked for, or preferred, or there; in a sampling that ONNX itself defines."""
+    variants = [v for v in exported.variants() if v[1] != 'plugin']
+    wanted = prefer if options.precision == 'auto' else options.precision
+    for precision, sampling in variants:
+        if precision == wanted:
+            return precision, sampling
+    if options.precision != 'auto' or not variants:
+        raise UserError(
+            f'{exported.folder} has no graphs in {wanted}, only {exported.variants()}: '
+            f'choose another precision, or export with --precision {wanted}'
+        )
+    return variants[0]
+
+
+def decoder_sizes(
+    exported: ExportedWeights,
+    options: EngineOptions,
+    precision: Precision,
+    sampling: GraphSampling,
+) -> list[int]:
+    """The K to open: all up to the first that holds `max_hands`."""
+    sizes = exported.hands(precision, sampling)
+    if not sizes:
+        raise UserError(f'{exported.folder} has no decoder: export the weights again')
+    enough = next((k for k in sizes if k >= options.max_hands), sizes[-1])
+    return [k for k in sizes if k <= enough]

@@ -1,0 +1,137 @@
+"""torch itself, from `model.safetensors`: eager on CPUs, CUDA graphs on GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from handos_model.backends import usable_cores
+from handos_model.backends.base import Engine, EngineOptions
+from handos_model.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+_WARM_UP_RUNS = 3
+
+
+def missing() -> str | None:
+    """Why it cannot run here, None where it can."""
+    for package in ('torch', 'transformers', 'safetensors'):
+        if find_spec(package) is None:
+            return f"{package} is not installed (pip install 'handos-ros[torch]')"
+    return None
+
+
+class TorchGraph:
+    """A torch module behind `infer`; on a GPU one CUDA graph over buffers that are kept.
+
+    `on_device` outputs stay tensors of the device. The CUDA part is not run by the project's
+    tests, which have no GPU.
+    """
+
+    def __init__(
+        self,
+        module: Callable[..., tuple[torch.Tensor, ...]],
+        examples: Mapping[str, torch.Tensor],
+        output_names: tuple[str, ...],
+        on_device: tuple[str, ...],
+        autocast: torch.dtype | None,
+    ) -> None:
+        self._module, self._names, self._on_device = module, output_names, on_device
+        self._autocast = autocast
+        self._inputs = dict(examples)
+        self._device = next(iter(examples.values())).device
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if self._device.type == 'cuda':
+            self._capture()
+
+    def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Run once; inputs are numpy arrays or tensors of this engine's device."""
+        import torch
+
+        for name, value in inputs.items():
+            tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+            self._inputs[name].copy_(tensor, non_blocking=True)
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self._outputs = self._run()
+        return {
+            name: value if name in self._on_device else value.cpu().numpy()
+            for name, value in zip(self._names, self._outputs, strict=True)
+        }
+
+    def _run(self) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        enabled = self._autocast is not None
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, self._autocast, enabled=enabled),
+        ):
+            return self._module(*self._inputs.values())
+
+    def _capture(self) -> None:
+        import torch
+
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP_RUNS):
+                self._run()
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = self._run()
+
+
+def open_engine(weights: Path, options: EngineOptions) -> Engine:
+    """Load the network of folder `weights`, on the first GPU where there is one."""
+    import torch
+
+    from handos_model.network import HandOS
+
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        torch.set_num_threads(options.threads or usable_cores())
+        torch.set_flush_denormal(True)
+    network = HandOS.from_pretrained(weights).eval().to('cuda' if on_gpu else 'cpu')
+    return engine_of_network(network, options)
+
+
+def engine_of_network(network: Any, options: EngineOptions) -> Engine:
+    """An engine over a network that is in memory already, on the device where it stands."""
+    import torch
+
+    from handos_model.graphs import DECODER_INPUTS, DECODER_OUTPUTS, DETECTOR_OUTPUTS, build_graphs
+
+    device = next(network.parameters()).device
+    wanted = options.precision
+    if wanted == 'auto':
+        wanted = 'fp16' if device.type == 'cuda' else 'fp32'
+    if wanted == 'fp16' and device.type == 'cpu':
+        raise UserError('torch has no fast fp16 on CPUs: use precision fp32 or bf16')
+    autocast = {'fp32': None, 'fp16': torch.float16, 'bf16': torch.bfloat16}[wanted]
+
+    detector, decoder = build_graphs(network)
+    image = torch.zeros(1, *network.config.input_size_hw, 3, dtype=torch.uint8, device=device)
+    on_device = ('features',)
+    detector_graph = TorchGraph(detector, {'image': image}, DETECTOR_OUTPUTS, on_device, autocast)
+    with torch.inference_mode():
+        features, queries, _, _ = detector(image)
+    decoders = {}
+    for hands in (k for k in (1, 2, 4) if k < 2 * options.max_hands):
+        values = (
+            torch.zeros_like(features),
+            torch.zeros(hands, queries.shape[-1], device=device),
+            torch.full((hands, 4), 0.5, device=device),
+        )
+        examples = dict(zip(DECODER_INPUTS, values, strict=True))
+        decoders[hands] = TorchGraph(decoder, examples, DECODER_OUTPUTS, (), autocast)
+    name = f'torch on {device.type.upper()}, {wanted}'
+    return Engine(name, detector_graph, decoders, wanted)

@@ -1,0 +1,128 @@
+"""Does a graph compute what torch computes? Compared as sets, and in pixels and millimetres.
+
+Rows of the detector may come in another order (a TopK with near-ties reorders them), so its
+instances are matched by box before they are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+
+from handos_model.backends.base import Array
+from handos_model.types import FloatArray
+
+# What may differ from torch FP32: largest error of any value of the frames compared.
+LIMITS: dict[str, dict[str, float]] = {
+    'fp32': {
+        'joints_px': 0.5,
+        'joints_mm': 0.5,
+        'vertices_mm': 0.5,
+        'translation_relative': 0.002,
+        'visibility': 0.01,
+        'boxes_px': 0.5,
+        'scores': 0.01,
+        'features_relative': 0.005,
+        'unmatched': 0.02,
+    },
+}
+LIMITS['fp16'] = LIMITS['bf16'] = {
+    'joints_px': 1.5,
+    'joints_mm': 2.0,
+    'vertices_mm': 2.0,
+    'translation_relative': 0.02,
+    'visibility': 0.05,
+    'boxes_px': 1.5,
+    'scores': 0.05,
+    'features_relative': 0.05,
+    'unmatched': 0.1,
+}
+_SAME_BOX_PX = 4.0
+_CERTAIN = 0.05  # instances with this score may not be missing on either side
+
+
+def decoder_parity(
+    reference: Mapping[str, Array], found: Mapping[str, Array], input_size_hw: tuple[int, int]
+) -> dict[str, float]:
+    """Largest differences of a decoder's outputs, from the same inputs."""
+    size = np.array(input_size_hw[::-1])
+    depth = np.linalg.norm(reference['translation_m'], axis=-1, keepdims=True)
+    return {
+        'joints_px': _largest((reference['joints_2d'] - found['joints_2d']) * size),
+        'joints_mm': 1e3 * _largest(reference['joints_m'] - found['joints_m']),
+        'vertices_mm': 1e3 * _largest(reference['vertices_m'] - found['vertices_m']),
+        'translation_relative': _largest(
+            (reference['translation_m'] - found['translation_m']) / np.maximum(depth, 0.1)
+        ),
+        'visibility': _largest(reference['visibility'] - found['visibility']),
+    }
+
+
+def detector_parity(
+    reference: Mapping[str, Array], found: Mapping[str, Array], input_size_hw: tuple[int, int]
+) -> dict[str, float]:
+    """Largest differences of a detector's outputs, over instances matched by box and query.
+
+    `unmatched` is the fraction of instances without a partner; it is 1 where one of them has a
+    score that counts.
+    """
+    size = np.tile(np.array(input_size_hw[::-1]), 2)
+    pairs = match_instances(reference, found)
+    differences = np.abs(
+        reference['boxes_cxcywh'][0][pairs[0]] - found['boxes_cxcywh'][0][pairs[1]]
+    )
+    same = (differences * size).max(-1, initial=0.0) < _SAME_BOX_PX
+    total = reference['scores'].shape[1]
+    lost = [
+        np.delete(side['scores'][0], rows[same])
+        for side, rows in zip((reference, found), pairs, strict=True)
+    ]
+    certain = max(float(scores.max(initial=0.0)) for scores in lost) >= _CERTAIN
+    scores = reference['scores'][0][pairs[0]] - found['scores'][0][pairs[1]]
+    features = reference['features']
+    return {
+        'boxes_px': _largest((differences * size)[same]),
+        'scores': _largest(scores[same]),
+        'features_relative': _largest(features - found['features']) / (_largest(features) + 1e-12),
+        'unmatched': 1.0 if certain else float((~same).sum() / total),
+    }
+
+
+def match_instances(
+    reference: Mapping[str, Array], found: Mapping[str, Array]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows of both sides, paired by least distance of boxes, scores and queries."""
+    described = []
+    for side in (reference, found):
+        queries = side['queries'][0]
+        described.append(
+            np.concatenate(
+                [
+                    side['boxes_cxcywh'][0],
+                    side['scores'][0][:, None],
+                    0.01 * queries / (reference['queries'][0].std() + 1e-12),
+                ],
+                axis=-1,
+            )
+        )
+    squares = [(rows**2).sum(-1) for rows in described]
+    cost = squares[0][:, None] + squares[1][None] - 2 * described[0] @ described[1].T
+    rows, columns = linear_sum_assignment(np.nan_to_num(cost, nan=1e9))
+    return np.asarray(rows), np.asarray(columns)
+
+
+def beyond_limits(errors: Mapping[str, float], precision: str) -> list[str]:
+    """What is outside `LIMITS`, in words; NaN counts as outside."""
+    limits = LIMITS[precision]
+    return [
+        f'{name} {value:.4g} (limit {limits[name]:g})'
+        for name, value in errors.items()
+        if not value <= limits[name]
+    ]
+
+
+def _largest(values: FloatArray) -> float:
+    return float(np.abs(values).max(initial=0.0))
