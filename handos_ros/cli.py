@@ -11,6 +11,9 @@ from handos_model.errors import UserError
 
 # name -> (module with a function of the same name, '-' written '_'), one line of help
 COMMANDS: dict[str, tuple[str, str]] = {
+    'run': ('handos_ros.commands.run', 'Run the node, with ROS 2 or without.'),
+    'camera': ('handos_ros.commands.camera', 'Publish a webcam, a video or a folder of images.'),
+    'echo': ('handos_ros.commands.echo', 'Print the hands of every frame.'),
     'convert-mano': ('handos_ros.commands.convert_mano', 'Convert MANO_RIGHT.pkl to safetensors.'),
 }
 
@@ -41,13 +44,23 @@ def build_app(requested: str | None) -> typer.Typer:
 
 def main(argv: list[str] | None = None) -> None:
     """Run one sub-command; a UserError becomes one line on stderr and exit code 2."""
-    arguments = sys.argv[1:] if argv is None else argv
+    arguments = without_ros_args(sys.argv[1:] if argv is None else argv)
     requested = next((word for word in arguments if not word.startswith('-')), None)
     try:
         build_app(requested)(arguments)
     except UserError as error:
         print(f'handos: {error}', file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def without_ros_args(arguments: list[str]) -> list[str]:
+    """What is left for the command; the runtime reads ROS's part from sys.argv itself."""
+    if '--ros-args' not in arguments:
+        return arguments
+    start = arguments.index('--ros-args')
+    rest = arguments[start:]
+    after = rest[rest.index('--') + 1 :] if '--' in rest else []
+    return [*arguments[:start], *after]
 
 
 if __name__ == '__main__':

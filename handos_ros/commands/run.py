@@ -1,0 +1,11 @@
+"""`handos run`: the node, on rclpy or on the embedded runtime."""
+
+from __future__ import annotations
+
+
+def run() -> None:
+    """Run the node; parameters and remappings follow --ros-args, as for any ROS 2 node."""
+    from handos_ros import node
+    from handos_ros.perception import PipelinePerception
+
+    node.run(PipelinePerception)

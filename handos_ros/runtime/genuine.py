@@ -1,0 +1,56 @@
+"""rclpy's own names, gathered from its modules."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from rclpy import init, ok, try_shutdown
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from rclpy.timer import Timer
+from rclpy.utilities import remove_ros_args
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ModuleNotFoundError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+__all__ = [
+    'DurabilityPolicy',
+    'ExternalShutdownException',
+    'HistoryPolicy',
+    'InvalidParameterTypeException',
+    'InvalidParameterValueException',
+    'LifecycleNode',
+    'LifecycleState',
+    'Node',
+    'Parameter',
+    'Publisher',
+    'QoSOverridingOptions',
+    'QoSProfile',
+    'ReliabilityPolicy',
+    'SingleThreadedExecutor',
+    'Subscription',
+    'SubscriptionEventCallbacks',
+    'Timer',
+    'TransitionCallbackReturn',
+    'init',
+    'message_type',
+    'ok',
+    'remove_ros_args',
+    'try_shutdown',
+]
+
+
+def message_type(name: str) -> Any:
+    """The class of `package/msg/Name`. Raises ModuleNotFoundError where the package is missing."""
+    package, kind, class_name = name.split('/')
+    return getattr(importlib.import_module(f'{package}.{kind}'), class_name)
