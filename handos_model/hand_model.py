@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,13 @@ class HandModel:
         """The open right hand that ships with this package."""
         with (files('handos_model') / 'assets' / 'hand_template.npz').open('rb') as file:
             return cls(**decode_units(dict(np.load(file, allow_pickle=False))))
+
+    @classmethod
+    def from_mano(cls, path: str | Path) -> HandModel:
+        """The user's MANO right hand, from MANO_RIGHT.pkl or its conversion. Raises UserError."""
+        from handos_model.mano import hand_model_from_mano, load_mano
+
+        return hand_model_from_mano(load_mano(Path(path)), Path(path))
 
     @property
     def joint_regressor_21(self) -> FloatArray:
