@@ -64,8 +64,8 @@ class Lifting(nn.Module):
     def __init__(self, dim: int, hand_model: HandModel, vertices: Tensor) -> None:
         super().__init__()
         rows = torch.cat([vertices, torch.tensor([NUM_VERTICES])])
-        self.matrix = nn.Parameter(torch.as_tensor(hand_model.lifting_matrix()).float()[rows])
-        template = torch.as_tensor(hand_model.v_template).float()[vertices]
+        self.matrix = nn.Parameter(torch.tensor(hand_model.lifting_matrix()).float()[rows])
+        template = torch.tensor(hand_model.v_template).float()[vertices]
         template = (template - template.mean(0)) / template.std()
         embedding = template @ torch.randn(3, dim) / 3**0.5
         self.embedding = nn.Parameter(torch.cat([embedding, torch.zeros(1, dim)]))
@@ -122,11 +122,11 @@ class InteractiveDecoder(nn.Module):
         if config.stage == '2d':
             return
         vertices, upsampling = hand_model.coarse_vertices(config.vertex_tokens)
-        self.lifting = Lifting(dim, hand_model, torch.as_tensor(vertices))
+        self.lifting = Lifting(dim, hand_model, torch.tensor(vertices))
         self.camera_position = MLP(4, dim, dim)
         self.mesh_heads = nn.ModuleList(MeshHeads(dim) for _ in range(config.layers_3d))
-        regressor = torch.as_tensor(hand_model.joint_regressor_21).float()
-        upsample = torch.as_tensor(upsampling).float()
+        regressor = torch.tensor(hand_model.joint_regressor_21).float()
+        upsample = torch.tensor(upsampling).float()
         for name, value in (
             ('joint_regressor', regressor),
             ('upsampling', upsample),
