@@ -16,7 +16,7 @@ from hand_samples import (
 )
 
 from handos_model.errors import UserError
-from handos_training.data.datasets import open_dataset
+from handos_training.data.readers import open_dataset
 from handos_training.data.dexycb import SERIALS, SPLITS, SUBJECTS, DexYCB
 
 CAMERA = np.array([[617.3, 0, 312.4], [0, 617.1, 241.4], [0, 0, 1]])

@@ -21,7 +21,7 @@ from hand_samples import (
 from handos_model.errors import UserError
 from handos_model.geometry import boundary_vertices, signed_volume
 from handos_model.hand_model import HandModel
-from handos_training.data.datasets import open_dataset
+from handos_training.data.readers import open_dataset
 from handos_training.data.freihand import FreiHAND
 
 UNIQUE = 3
@@ -97,7 +97,7 @@ def test_vertices_are_labels_only_of_the_users_mano(root: Path) -> None:
 
 
 def test_evaluation_with_and_without_labels(root: Path) -> None:
-    dataset = open_dataset('freihand', root, training=False)
+    dataset = open_dataset('freihand', root, 'test')
     assert len(dataset) == UNIQUE and len(dataset[0].hands) == 1
     (root / 'evaluation_xyz.json').unlink()
     sample = open_dataset('freihand', root, 'evaluation')[0]
@@ -122,7 +122,7 @@ def test_damage_is_named(root: Path) -> None:
 def test_a_wrong_tree_is_said(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match='no split'):
         open_dataset('freihand', root, 'val')
-    with pytest.raises(UserError, match='not a folder'):
+    with pytest.raises(UserError, match='is no folder'):
         open_dataset('freihand', root / 'nowhere')
     with pytest.raises(UserError, match='no dataset'):
         open_dataset('freehand', root)

@@ -11,7 +11,7 @@ from hand_samples import CAMERA, assert_anatomy, posed_hand, project, truncate, 
 
 from handos_model.errors import UserError
 from handos_model.types import Camera
-from handos_training.data.datasets import open_dataset
+from handos_training.data.readers import open_dataset
 from handos_training.data.hint import HInt
 
 OCCLUDED, ABSENT = (7, 8), (20,)

@@ -21,7 +21,7 @@ from scipy.spatial.transform import Rotation
 
 from handos_model.errors import UserError
 from handos_model.hand_model import HandModel
-from handos_training.data.datasets import open_dataset
+from handos_training.data.readers import open_dataset
 from handos_training.data.ho3d import HO3D
 from handos_training.data.joint_orders import (
     HO3D_FROM_MPII,
@@ -121,7 +121,7 @@ def test_mesh_is_posed_with_the_users_mano(root: Path) -> None:
 
 
 def test_evaluation_before_and_after_the_release_of_its_labels(root: Path) -> None:
-    dataset = open_dataset('ho3d', root, training=False)
+    dataset = open_dataset('ho3d', root, 'test')
     hands = dataset[0].hands
     wrist = project(posed_hand(0).mpii[:1], CAMERA)[0]
     assert hands.has_joint_px[0].tolist() == [True] + [False] * 20

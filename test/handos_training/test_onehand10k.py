@@ -10,7 +10,7 @@ import pytest
 from hand_samples import posed_hand, project, write_jpeg
 
 from handos_model.errors import UserError
-from handos_training.data.datasets import open_dataset
+from handos_training.data.readers import open_dataset
 from handos_training.data.onehand10k import OneHand10K
 
 VIEW = np.array([[400.0, 0, 300], [0, 400.0, 200], [0, 0, 1]])
@@ -47,8 +47,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_labels(root: Path) -> None:
-    for training, folder in ((True, 'Train'), (False, 'Test')):
-        dataset = open_dataset('onehand10k', root, training=training)
+    for split, folder in (('train', 'Train'), ('test', 'Test')):
+        dataset = open_dataset('onehand10k', root, split)
         assert len(dataset) == 1  # the other image has no label
         sample = dataset[0]
         hands = sample.hands

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from handos_model.errors import UserError
 from handos_model.hand_model import HandModel
@@ -32,28 +32,32 @@ class RealDataset(SampleDataset, Protocol):
 
 
 def open_dataset(
-    name: str,
-    root: Path,
-    split: str | None = None,
-    mano: HandModel | None = None,
-    *,
-    training: bool = True,
+    name: str, root: Path, split: str = 'train', mano: HandModel | None = None
 ) -> RealDataset:
     """A reader by name. `mano`: the user's MANO where it is the network's template, for meshes.
 
-    Without `split` it is the usual one to train on, or to evaluate on. Raises UserError where the
-    name, the split or the tree on disk is wrong.
+    `split` is one of the dataset's own, or 'train' or 'test' for the usual ones. Raises UserError
+    where the name, the split or the tree on disk is wrong.
     """
-    if name not in DATASETS:
-        raise UserError(f'no dataset {name!r}: choose one of {", ".join(DATASETS)}')
-    module, class_name, train_split, test_split = DATASETS[name]
-    reader = getattr(importlib.import_module(f'handos_training.data.{module}'), class_name)
-    split = split or (train_split if training else test_split)
+    reader = reader_class(name)
+    split = own_split(name, split)
     if split not in reader.splits and '+' not in split:
         raise UserError(f'{name} has no split {split!r}: choose one of {", ".join(reader.splits)}')
     if not root.is_dir():
-        raise UserError(
-            f'{root} is not a folder: give the root of {name} (docs/datasets/{name}.md)'
-        )
+        raise UserError(f'{root} is no folder: give the root of {name} (docs/datasets/{name}.md)')
     dataset: RealDataset = reader(root, split, mano)
     return dataset
+
+
+def own_split(name: str, split: str) -> str:
+    """The dataset's own name of 'train' or 'test'; other splits stay as they are."""
+    usual = dict(zip(('train', 'test'), DATASETS[name][2:], strict=True))
+    return split if split in reader_class(name).splits else usual.get(split, split)
+
+
+def reader_class(name: str) -> Any:
+    """The class of a dataset's reader; UserError where there is none."""
+    if name not in DATASETS:
+        raise UserError(f'no dataset {name!r}: choose one of {", ".join(DATASETS)}')
+    module, class_name = DATASETS[name][:2]
+    return getattr(importlib.import_module(f'handos_training.data.{module}'), class_name)
