@@ -18,12 +18,12 @@ class CdrWriter:
 
     def number(self, code: str, value: float) -> None:
         """One number; `code` is struct's: 'B', 'i', 'I', 'f' or 'd'."""
-        self._align(struct.calcsize(code))
-        self._raw += struct.pack(f'<{code}', value)
+        self.numbers(code, value)
 
     def numbers(self, code: str, *values: float) -> None:
-        for value in values:
-            self.number(code, value)
+        """Fields of the same kind that follow each other."""
+        self._align(struct.calcsize(code))
+        self._raw += struct.pack(f'<{len(values)}{code}', *values)
 
     def string(self, text: str) -> None:
         encoded = text.encode() + b'\0'

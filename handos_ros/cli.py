@@ -13,6 +13,7 @@ from handos_model.errors import UserError
 COMMANDS: dict[str, tuple[str, str]] = {
     'run': ('handos_ros.commands.run', 'Run the node, with ROS 2 or without.'),
     'camera': ('handos_ros.commands.camera', 'Publish a webcam, a video or a folder of images.'),
+    'bag': ('handos_ros.commands.bag', 'Add hands to a recording, without ROS 2.'),
     'echo': ('handos_ros.commands.echo', 'Print the hands of every frame.'),
     'convert-mano': ('handos_ros.commands.convert_mano', 'Convert MANO_RIGHT.pkl to safetensors.'),
 }

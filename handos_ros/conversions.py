@@ -119,11 +119,14 @@ def hands_to_message(
 ) -> Any:
     """handos/HandMeshArray with the image's header."""
     thetas = thetas or [None] * len(hands)
+    rotations = _quaternions(hands)
     return types('handos/msg/HandMeshArray')(
         header=header,
         hands=[
-            hand_to_message(types, header, hand, with_vertices=with_vertices, theta=theta)
-            for hand, theta in zip(hands, thetas, strict=True)
+            hand_to_message(
+                types, header, hand, rotation, with_vertices=with_vertices, theta=theta
+            )
+            for hand, rotation, theta in zip(hands, rotations, thetas, strict=True)
         ],
         model=model,
         template_hash=template_hash,
@@ -134,11 +137,12 @@ def hand_to_message(
     types: MessageTypes,
     header: Any,
     hand: Hand,
+    rotation_xyzw: Sequence[float],
     *,
     with_vertices: bool,
     theta: FloatArray | None = None,
 ) -> Any:
-    """handos/HandMesh of one hand."""
+    """handos/HandMesh of one hand, whose wrist is turned by `rotation_xyzw`."""
     mesh_type = types('handos/msg/HandMesh')
     message = mesh_type(
         header=header,
@@ -160,7 +164,7 @@ def hand_to_message(
         message.theta = _sequence(theta, 'f')
     _set_xyz(message.wrist.pose.position, hand.joints_m[0])
     _set_xyz(message.translation_m, hand.translation_m)
-    _set_rotation(message.wrist.pose.orientation, hand.wrist_rotation)
+    _set_xyzw(message.wrist.pose.orientation, rotation_xyzw)
     covariance = np.zeros((6, 6))
     covariance[:3, :3] = hand.translation_covariance_m2
     covariance[3:, 3:] = np.eye(3) * UNKNOWN_ROTATION_VARIANCE_RAD2
@@ -205,12 +209,12 @@ def transforms_to_message(types: MessageTypes, header: Any, hands: Sequence[Hand
     """tf2_msgs/TFMessage: `<camera>/hand_<id>` is the wrist in the camera's optical frame."""
     transform_type = types('geometry_msgs/msg/TransformStamped')
     transforms = []
-    for hand in hands:
+    for hand, rotation in zip(hands, _quaternions(hands), strict=True):
         transform = transform_type(
             header=header, child_frame_id=f'{header.frame_id}/hand_{hand.id}'
         )
         _set_xyz(transform.transform.translation, hand.joints_m[0])
-        _set_rotation(transform.transform.rotation, hand.wrist_rotation)
+        _set_xyzw(transform.transform.rotation, rotation)
         transforms.append(transform)
     return types('tf2_msgs/msg/TFMessage')(transforms=transforms)
 
@@ -286,5 +290,15 @@ def _set_xyz(target: Any, values: FloatArray) -> None:
     target.x, target.y, target.z = (float(value) for value in values)
 
 
-def _set_rotation(target: Any, rotation: FloatArray) -> None:
-    target.x, target.y, target.z, target.w = matrix_to_quaternion_xyzw(rotation).tolist()
+def _set_xyzw(target: Any, values: Sequence[float]) -> None:
+    target.x, target.y, target.z, target.w = values
+
+
+def _quaternions(hands: Sequence[Hand]) -> list[list[float]]:
+    """Wrist rotations as x, y, z, w; one call for all, because each costs 0.1 ms."""
+    if not hands:
+        return []
+    quaternions: list[list[float]] = matrix_to_quaternion_xyzw(
+        np.stack([hand.wrist_rotation for hand in hands])
+    ).tolist()
+    return quaternions

@@ -151,7 +151,8 @@ class HandNode(LifecycleNode):
         statistics = self._statistics
         statistics.frame_received()
         now_ns = self.get_clock().now().nanoseconds
-        problem = self._stamps.problem(conversions.stamp_ns(message), now_ns)
+        stamp_ns = conversions.stamp_ns(message)
+        problem = self._stamps.problem(stamp_ns, now_ns)
         if problem:
             statistics.problem('input', problem)
             statistics.frame_dropped('stamp refused')
@@ -161,7 +162,8 @@ class HandNode(LifecycleNode):
         elif not self._outputs.anyone_listens():
             statistics.frame_dropped('nobody subscribes')
         else:
-            self._worker.submit(Frame(message, self._camera_info, time.monotonic()))
+            frame = Frame(message, self._camera_info, stamp_ns, time.monotonic())
+            self._worker.submit(frame)
 
     def _on_camera_info(self, message: Any) -> None:
         self._camera_info = message

@@ -42,9 +42,11 @@ class PipelinePerception:
         from handos_model.backends import EngineOptions
         from handos_model.hand_model import HandModel
         from handos_model.pipeline import HandPipeline, PipelineConfig
+        from handos_model.tracking import Tracker
 
         report(f'loading {settings.model}')
         hand_model = HandModel.embedded()
+        self._tracker = Tracker() if settings.track else None
         self._pipeline = HandPipeline(
             settings.model,
             settings.backend,
@@ -55,6 +57,7 @@ class PipelinePerception:
             ),
             EngineOptions(max_hands=settings.max_hands),
             hand_model,
+            self._tracker,
         )
         self.model = settings.model
         self.backend = f'{self._pipeline.backend} ({self._pipeline.backend_reason})'
@@ -67,4 +70,5 @@ class PipelinePerception:
         return self._pipeline(image_rgb, camera, depth_m, stamp_s)
 
     def reset(self) -> None:
-        self._pipeline.tracker = None
+        if self._tracker is not None:
+            self._tracker.reset()

@@ -40,6 +40,7 @@ class Frame:
 
     image: Any
     camera_info: Any  # None before the first one
+    stamp_ns: int
     received_at_s: float  # monotonic clock
 
 
@@ -89,7 +90,8 @@ class StampGuard:
 class DepthBuffer:
     """The last depth images, to be found by the stamp of a colour image."""
 
-    def __init__(self) -> None:
+    def __init__(self, wait_s: float = DEPTH_WAIT_S) -> None:
+        self._wait_s = wait_s
         self._messages: deque[Any] = deque(maxlen=DEPTH_KEPT)
         self._condition = threading.Condition()
 
@@ -100,7 +102,7 @@ class DepthBuffer:
 
     def find(self, stamp_ns: int, tolerance_s: float) -> Any:
         """The nearest message within the tolerance, waited for shortly; None if there is none."""
-        deadline_s = time.monotonic() + DEPTH_WAIT_S
+        deadline_s = time.monotonic() + self._wait_s
         with self._condition:
             while True:
                 near = min(
@@ -124,6 +126,9 @@ class FrameProcessor:
         self._statistics = statistics
         self._depths = depths
         self._forget_tracks = threading.Event()
+        self._perception: Perception | None = None
+        self._first_id = 0  # of this perception
+        self._next_id = 0
         self._last: Result | None = None  # its hands are those that have not been said lost
 
     def forget_tracks(self) -> None:
@@ -152,13 +157,13 @@ class FrameProcessor:
             return None
         shape = image_rgb.shape[:2]
         camera = self._camera(frame.camera_info, shape)
-        stamp_ns = conversions.stamp_ns(frame.image)
-        depth_m = self._depth(stamp_ns, shape) if self._settings.use_depth else None
+        depth_m = self._depth(frame.stamp_ns, shape) if self._settings.use_depth else None
         converted_s = time.monotonic()
         if self._forget_tracks.is_set():
             self._forget_tracks.clear()
             perception.reset()
-        hands = perception(image_rgb, camera, stamp_ns / 1e9, depth_m)
+        hands = perception(image_rgb, camera, frame.stamp_ns / 1e9, depth_m)
+        hands = self._never_reuse_ids(perception, hands)
         finite = finite_hands(hands)
         if len(finite) < len(hands):
             self._statistics.problem(
@@ -178,6 +183,19 @@ class FrameProcessor:
         tracked = [hand for hand in finite if hand.id >= 0 and hand.state != TrackState.LOST]
         self._last = replace(result, hands=tracked)
         return result
+
+    def _never_reuse_ids(self, perception: Perception, hands: list[Hand]) -> list[Hand]:
+        """Ids go on where those of the perception before this one ended."""
+        if perception is not self._perception:
+            self._perception = perception
+            self._first_id = self._next_id
+        if self._first_id:
+            hands = [
+                replace(hand, id=hand.id + self._first_id) if hand.id >= 0 else hand
+                for hand in hands
+            ]
+        self._next_id = max([self._next_id, *(hand.id + 1 for hand in hands)])
+        return hands
 
     def _newly_lost(self, hands: Sequence[Hand]) -> list[Hand]:
         """Hands of the last frame that are gone without the tracker's word, as after a reset."""
