@@ -1,0 +1,123 @@
+"""What one training run is: a frozen dataclass that files in `training/configs/` fill in."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from handos_model.errors import UserError
+
+Stage = Literal['dense', 'detector', '2d', 'full']
+CONFIG_FOLDER = Path(__file__).resolve().parents[1] / 'configs'
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the hand terms, as in the paper (section VI.2); `visibility` is ours."""
+
+    joints_2d: float = 10.0
+    oks_2d: float = 4.0
+    vertices: float = 10.0
+    joints_3d: float = 10.0
+    normal: float = 5.0
+    edge: float = 10.0
+    joints_projected: float = 10.0
+    oks_projected: float = 4.0
+    normal_consistency: float = 0.5
+    visibility: float = 1.0
+    detector: float = 1.0  # all terms of the detector, which carry their own weights
+    dense: float = 1.0  # all terms of the dense stage, which carry their own weights
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser and schedule; the defaults are the paper's."""
+
+    optimizer: Literal['adam', 'adamw'] = 'adam'
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    detector_factor: float = 1.0  # of lr, for a detector that is trained
+    backbone_factor: float = 1.0  # of lr, for the detector's backbone
+    warmup_steps: int = 500
+    constant_fraction: float = 0.6  # of the run, before the cosine starts
+    final_factor: float = 0.0
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.9998
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or not 0 <= self.constant_fraction <= 1 or not 0 <= self.ema_decay < 1:
+            raise ValueError(f'lr, constant_fraction or ema_decay out of range: {self}')
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from."""
+
+    cache: tuple[Path, ...] = ()  # folders of generated shards; none: generate on the fly
+    validation_cache: Path | None = None  # none: generate `validation_samples` at the start
+    validation_samples: int = 256
+    real: tuple[str, ...] = ()  # 'name:root[:weight]' of real datasets, mixed in
+    synthetic_weight: float = 1.0  # beside the weights of `real`
+    augment: bool = True
+    num_workers: int = 1  # processes that prepare batches; 0: in the training process
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run of one stage."""
+
+    stage: Stage
+    model: Literal['nano', 'base', 'paper', 'tiny'] = 'nano'
+    # Weights to start from, as an earlier stage saved them (RUN/weights).
+    init_from: Path | None = None
+    # Hub id or folder of a pretrained detector; none: our own, from scratch.
+    detector: str | None = None
+    # Train the detector together with the hands, end to end. The paper keeps it frozen; for a
+    # detector from scratch this is cheaper than training the two one after the other.
+    train_detector: bool = False
+    template: Path | None = None  # MANO_RIGHT.pkl or its conversion; none: the embedded template
+    image_sizes_hw: tuple[tuple[int, int], ...] = ((480, 640),)  # one is drawn for each step
+    batch_size: int = 16  # of one process
+    num_steps: int = 100_000
+    max_queries_per_hand: int = 10  # SimOTA's upper bound of K
+    seed: int = 0
+    precision: Literal['bf16', 'fp32'] = 'bf16'
+    compile: bool = False
+    threads: int = 0  # CPU threads of the training process; 0: torch's choice
+    log_every: int = 20
+    validate_every: int = 1000
+    checkpoint_every: int = 500
+    keep_last: int = 3
+    out: Path = Path('runs/handos')
+    weights: LossWeights = field(default_factory=LossWeights)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        for name in ('batch_size', 'num_steps', 'log_every', 'validate_every', 'checkpoint_every'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} must be at least 1, got {getattr(self, name)}')
+        for height, width in self.image_sizes_hw:
+            if height % 32 or width % 32:
+                raise ValueError(f'image sizes must be multiples of 32, got {height}x{width}')
+
+
+def load_config(name: str) -> TrainConfig:
+    """The `config` of a Python file, given by its path or by its name in `training/configs/`."""
+    path = Path(name)
+    if path.suffix != '.py':
+        path = CONFIG_FOLDER / f'{name}.py'
+    if not path.is_file():
+        known = ', '.join(sorted(file.stem for file in CONFIG_FOLDER.glob('*.py')))
+        raise UserError(f'no config {name!r}: give the path of a .py file or one of {known}')
+    spec = importlib.util.spec_from_file_location(f'handos_config_{path.stem}', path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config: Any = getattr(module, 'config', None)
+    if not isinstance(config, TrainConfig):
+        raise UserError(f'{path} must define `config = TrainConfig(...)`')
+    return config

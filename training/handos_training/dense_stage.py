@@ -1,0 +1,243 @@
+"""A start that converges: dense targets on the encoder's maps before any query is trained.
+
+A DETR-like detector learns slowly from nothing, because only a few matched queries carry a
+gradient. Here every cell of the finest map learns what is on it: where each joint of each hand is
+(cross-entropy over the cells of the hand's box), which part of which side of a hand it shows, and
+the detector's own query selection (score and box of each encoder token) is trained as a dense
+detector. The heads of this file are thrown away afterwards; the selection heads stay.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handos_model.detectors.dfine import DFineDetector
+from handos_model.detectors.protocol import flatten_maps
+from handos_training.data.sample import Batch
+from handos_training.detector_stage import encoder_maps
+from handos_training.losses import Term
+from handos_training.targets import HandTargets, cxcywh_to_xyxy, hand_targets
+
+NUM_PARTS = 16  # segments of the hand, one an internal joint
+NUM_MAPS = NUM_PARTS + 2  # and the visible surface of left and of right hands
+SIZE_RANGE = 8  # a level of stride s takes boxes of up to 8 s px; the last takes the rest
+CENTRE_RADIUS = 1.5  # cells around a box's centre that are trained to find it
+JOINT_SIGMA = 0.03  # width of a joint's target as a part of the box side
+
+
+class DenseStage(nn.Module):
+    """The detector without its decoder, and light heads on its finest encoder map.
+
+    `part_of_vertex` int64 [778] says which of the 16 segments a vertex belongs to (the largest
+    skinning weight).
+    """
+
+    def __init__(self, detector: DFineDetector, part_of_vertex: Tensor, width: int = 96) -> None:
+        super().__init__()
+        self.detector = detector
+        self.part_of_vertex = nn.Buffer(part_of_vertex, persistent=False)
+        self.trunk = nn.Sequential(nn.Conv2d(detector.dim, width, 3, padding=1), nn.ReLU())
+        self.joint_head = nn.Conv2d(width, 21, 1)
+        self.part_head = nn.Conv2d(width, NUM_MAPS, 1)
+        nn.init.constant_(self.part_head.bias, -4.0)  # type: ignore[arg-type]
+
+    def forward(self, batch: Batch) -> dict[str, Term]:
+        images = batch.images.float() / 255
+        targets = hand_targets(batch)
+        maps, _ = encoder_maps(self.detector, images)
+        features = self.trunk(maps[0])
+        joint_logits, part_logits = self.joint_head(features), self.part_head(features)
+        with torch.autocast(images.device.type, enabled=False):
+            maps = [level.float() for level in maps]
+            logits, boxes = selection(self.detector.model, maps)
+            shapes = [(level.shape[2], level.shape[3]) for level in maps]
+            terms = selection_losses(logits, boxes, shapes, targets, batch.all_hands_labelled)
+            terms['dense_joints'] = joint_cross_entropy(joint_logits.float(), targets)
+            part_maps, known = part_targets(
+                targets, batch, self.part_of_vertex, part_logits.shape[-2:]
+            )
+            terms['dense_parts'] = focal(part_logits.float(), part_maps, known)
+        return terms
+
+    @torch.no_grad()
+    def joint_maps(self, images: Tensor) -> Tensor:
+        """Logits [B,21,h,w] of images [B,3,H,W] in [0,1], to look at."""
+        maps, _ = encoder_maps(self.detector, images)
+        heatmaps: Tensor = self.joint_head(self.trunk(maps[0]))
+        return heatmaps
+
+
+def selection(model: Any, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Score logits [B,L] and boxes [B,L,4] of the detector's query selection on every token."""
+    inner = model.model
+    sources = [
+        project(level) for project, level in zip(inner.decoder_input_proj, maps, strict=False)
+    ]
+    memory, shapes = flatten_maps(sources)
+    anchors, valid = inner.generate_anchors(shapes, device=memory.device, dtype=memory.dtype)
+    output = inner.enc_output(valid.to(memory.dtype) * memory)
+    boxes = (inner.enc_bbox_head(output) + anchors).sigmoid()
+    return inner.enc_score_head(output)[..., 0], boxes
+
+
+def selection_losses(
+    logits: Tensor,
+    boxes: Tensor,
+    shapes: list[tuple[int, int]],
+    targets: HandTargets,
+    all_hands_labelled: Tensor,
+) -> dict[str, Term]:
+    """Varifocal, L1 and GIoU of the tokens around each hand's centre (weights 1, 5, 2).
+
+    logits [B,L], boxes [B,L,4]. Tokens of incompletely labelled images are no negatives.
+    """
+    image, token, hand = centre_tokens(targets, shapes)
+    found, truth = boxes[image, token], targets.boxes_cxcywh[hand]
+    overlap, generalised = iou_and_giou(found, truth)
+    quality = torch.zeros_like(logits)
+    quality[image, token] = overlap.detach().clamp(min=0.01)
+    positive = quality > 0
+    negative_weight = 0.75 * logits.detach().sigmoid().square()
+    weight = torch.where(positive, quality, negative_weight * all_hands_labelled[:, None])
+    errors = F.binary_cross_entropy_with_logits(logits, quality, weight=weight, reduction='none')
+    count = logits.new_tensor(float(len(hand)))
+    return {
+        'dense_score': Term(errors.sum(), count),
+        'dense_l1': Term(5 * (found - truth).abs().sum(), count),
+        'dense_giou': Term(2 * (1 - generalised).sum(), count),
+    }
+
+
+def centre_tokens(
+    targets: HandTargets, shapes: list[tuple[int, int]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, token and hand index [P] of the tokens that are to find each hand.
+
+    A token near the centres of two hands goes to the smaller hand.
+    """
+    device = targets.image_index.device
+    width_px = targets.image_size_px[0]
+    side_px = (targets.boxes_cxcywh[:, 2:] * targets.image_size_px).prod(-1).clamp(min=0).sqrt()
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    start, smallest_px = 0, 0.0
+    for level, (h, w) in enumerate(shapes):
+        largest_px = float(width_px) / w * SIZE_RANGE
+        if level == len(shapes) - 1:
+            largest_px = float('inf')
+        suited = (side_px > smallest_px) & (side_px <= largest_px)
+        size = torch.tensor([w, h], device=device)
+        y, x = torch.meshgrid(
+            torch.arange(h, device=device), torch.arange(w, device=device), indexing='ij'
+        )
+        cells = torch.stack([x, y], -1).reshape(-1, 2) + 0.5  # [h*w,2] in cells
+        centres = targets.boxes_cxcywh[:, :2].clamp(0, 1) * size  # [N,2]
+        offset = (cells[None] - centres[:, None]).abs().amax(-1)  # [N,h*w]
+        hand, cell = ((offset <= CENTRE_RADIUS) & suited[:, None]).nonzero(as_tuple=True)
+        found.append((targets.image_index[hand], start + cell, hand))
+        start, smallest_px = start + h * w, largest_px
+    image, token, hand = (torch.cat(parts) for parts in zip(*found, strict=True))
+    # Largest first, so that in the de-duplication below the smallest hand is the last and stays.
+    order = side_px[hand].argsort(descending=True, stable=True)
+    owner = torch.full((int(targets.image_index.max()) + 1 if len(targets) else 0, start), -1,
+                       device=device)  # fmt: skip
+    for i in order.tolist():
+        owner[image[i], token[i]] = hand[i]
+    kept = owner[image, token] == hand
+    return image[kept], token[kept], hand[kept]
+
+
+def iou_and_giou(a_cxcywh: Tensor, b_cxcywh: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU [P] of boxes [P,4] one by one."""
+    a, b = cxcywh_to_xyxy(a_cxcywh), cxcywh_to_xyxy(b_cxcywh)
+    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
+    hull = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
+    overlap = (high - low).clamp(min=0).prod(-1)
+    union = a_cxcywh[:, 2:].prod(-1) + b_cxcywh[:, 2:].prod(-1) - overlap
+    iou = overlap / union.clamp(min=1e-9)
+    hull_area = hull.prod(-1).clamp(min=1e-9)
+    return iou, iou - (hull_area - union) / hull_area
+
+
+def joint_cross_entropy(logits: Tensor, targets: HandTargets) -> Term:
+    """Cross-entropy of each labelled joint's position over the cells of its hand's box.
+
+    logits [B,21,h,w]. The target is a Gaussian around the joint; the entropy of the target is
+    subtracted, so that a perfect map has loss 0.
+    """
+    h, w = logits.shape[-2:]
+    size = logits.new_tensor([w, h])
+    joints = targets.joints_2d * size - 0.5  # in cells, a cell's centre at its index
+    inside = ((targets.joints_2d >= 0) & (targets.joints_2d <= 1)).all(-1)
+    hand, joint = (targets.labels.has_joint_px & inside).nonzero(as_tuple=True)
+    x, y = torch.arange(w, device=logits.device), torch.arange(h, device=logits.device)
+
+    # The box, widened by half its size: the borders of joints' boxes hold joints too.
+    corners = cxcywh_to_xyxy(targets.boxes_cxcywh * logits.new_tensor([1, 1, 1.5, 1.5]))
+    low, high = corners[:, :2] * size - 1, corners[:, 2:] * size
+    in_x = (x >= low[:, :1]) & (x <= high[:, :1])
+    in_y = (y >= low[:, 1:]) & (y <= high[:, 1:])
+    in_box = in_y[:, :, None] & in_x[:, None, :]  # [N,h,w]
+
+    side = (targets.boxes_cxcywh[:, 2:] * size).amax(-1)
+    sigma = (JOINT_SIGMA * side).clamp(min=0.7)[hand]
+    position = joints[hand, joint]
+    distance2 = (x - position[:, :1]).square()[:, None, :] + (y - position[:, 1:]).square()[
+        :, :, None
+    ]
+    lowest = torch.finfo(logits.dtype).min
+    outside = ~in_box[hand]
+    goal = (-distance2 / (2 * sigma.square())[:, None, None]).masked_fill(outside, lowest)
+    goal = goal.flatten(1).log_softmax(-1)
+    guess = logits[targets.image_index[hand], joint].masked_fill(outside, lowest)
+    guess = guess.flatten(1).log_softmax(-1)
+    # Joints beside the widened box (a box of visible parts can be small) have no cell to learn.
+    near = (distance2.masked_fill(outside, float('inf')).flatten(1).amin(-1) < 1) if len(hand) \
+        else torch.zeros(0, dtype=torch.bool, device=logits.device)  # fmt: skip
+    errors = F.kl_div(guess[near], goal[near], reduction='none', log_target=True).sum(-1)
+    return Term(errors.sum(), errors.new_tensor(float(errors.numel())))
+
+
+def part_targets(
+    targets: HandTargets, batch: Batch, part_of_vertex: Tensor, size_hw: torch.Size
+) -> tuple[Tensor, Tensor]:
+    """Which cell shows which part: maps [B,18,h,w] in {0,1}, and which images [B] are known.
+
+    The visible vertices of each hand, projected by the image's camera, mark their cells. Known are
+    images where every hand has a mesh, its visibility, its position and its side.
+    """
+    labels = targets.labels
+    B, (h, w) = len(batch.hands), size_hw
+    maps = torch.zeros(B, NUM_MAPS, h * w, device=targets.boxes_cxcywh.device)
+    complete = labels.has_vertices_m & labels.has_translation & labels.has_side
+    complete &= labels.has_visibility
+    lacking = torch.zeros(B, device=maps.device).index_add_(
+        0, targets.image_index, (~complete).float()
+    )
+    points = labels.vertices_m + labels.translation_m[:, None]
+    camera = batch.camera_matrices_px[targets.image_index]
+    homogeneous = points @ camera.transpose(1, 2)
+    depth = homogeneous[..., 2]
+    pixels = homogeneous[..., :2] / depth.clamp(min=1e-3)[..., None]
+    cells = ((pixels + 0.5) / targets.image_size_px * maps.new_tensor([w, h])).floor().long()
+    shown = labels.vertex_visible & complete[:, None] & (depth > 1e-3)
+    shown &= ((cells >= 0) & (cells < torch.tensor([w, h], device=maps.device))).all(-1)
+    hand, vertex = shown.nonzero(as_tuple=True)
+    cell = cells[hand, vertex, 1] * w + cells[hand, vertex, 0]
+    image = targets.image_index[hand]
+    maps[image, part_of_vertex[vertex], cell] = 1
+    maps[image, NUM_PARTS + (~labels.is_left[hand]).long(), cell] = 1
+    return maps.view(B, NUM_MAPS, h, w), (lacking == 0) & batch.all_hands_labelled
+
+
+def focal(logits: Tensor, truth: Tensor, known: Tensor) -> Term:
+    """Sigmoid focal loss (gamma 2, alpha 0.75) of maps [B,C,h,w] a positive cell; bool [B]."""
+    logits, truth = logits[known], truth[known]
+    errors = F.binary_cross_entropy_with_logits(logits, truth, reduction='none')
+    probability = logits.sigmoid()
+    wrong = torch.where(truth > 0, 0.75 * (1 - probability), 0.25 * probability)
+    return Term((errors * wrong * torch.where(truth > 0, 1 - probability, probability)).sum(),
+                truth.sum())  # fmt: skip

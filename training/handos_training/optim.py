@@ -1,0 +1,110 @@
+"""The optimiser, its learning rate over time, and the running average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from handos_training.config import OptimConfig
+
+
+def learning_rate_factor(step: int, num_steps: int, config: OptimConfig) -> float:
+    """Linear warm-up, then 1 up to `constant_fraction` of the run, then a cosine to the end."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    start = config.constant_fraction * num_steps
+    if step <= start:
+        return 1.0
+    progress = min(1.0, (step - start) / max(1.0, num_steps - start))
+    cosine = (1 + math.cos(math.pi * progress)) / 2
+    return config.final_factor + (1 - config.final_factor) * cosine
+
+
+def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """Adam or AdamW over the trainable parameters.
+
+    No weight decay on biases, norms and embeddings; `backbone_factor` times the rate on the
+    detector's backbone, `detector_factor` on the rest of the detector.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        factor = 1.0
+        if 'detector.' in name:
+            factor = config.backbone_factor if '.backbone.' in name else config.detector_factor
+        decayed = parameter.ndim >= 2 and 'embed' not in name.rsplit('.', 1)[-1]
+        decay = config.weight_decay if decayed else 0.0
+        groups.setdefault((factor, decay), []).append(parameter)
+    if not groups:
+        raise ValueError('nothing to train: every parameter is frozen')
+    parameters = [
+        {
+            'params': group,
+            'lr': config.lr * factor,
+            'base_lr': config.lr * factor,
+            'weight_decay': decay,
+        }
+        for (factor, decay), group in groups.items()
+    ]
+    kind = torch.optim.AdamW if config.optimizer == 'adamw' else torch.optim.Adam
+    return kind(parameters, lr=config.lr, betas=config.betas)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group to `factor` times its own base rate."""
+    for group in optimizer.param_groups:
+        group['lr'] = group['base_lr'] * factor
+
+
+class WeightAverage:
+    """Exponential moving average of a module's parameters and floating-point buffers."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {name: value.detach().clone() for name, value in _tracked(module).items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Take in the weights after `step`; early on the average is short."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        current = _tracked(module)
+        averages = list(self.values.values())
+        torch._foreach_lerp_(averages, [current[name] for name in self.values], 1 - decay)
+
+    @torch.no_grad()
+    def load(self, values: dict[str, Tensor]) -> None:
+        """Continue from saved averages."""
+        for name, average in self.values.items():
+            average.copy_(values[name])
+
+    @contextmanager
+    def applied_to(self, module: nn.Module) -> Iterator[None]:
+        """Let the module run on the averages inside the `with` block."""
+        self._swap(module)
+        try:
+            yield
+        finally:
+            self._swap(module)
+
+    @torch.no_grad()
+    def _swap(self, module: nn.Module) -> None:
+        for name, value in _tracked(module).items():
+            kept = value.clone()
+            value.copy_(self.values[name])
+            self.values[name].copy_(kept)
+
+
+def _tracked(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and floating-point buffers, each memory once."""
+    trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
+    buffers = {
+        name: value
+        for name, value in module.named_buffers()
+        if value.is_floating_point() and name in module.state_dict()
+    }
+    return trained | buffers

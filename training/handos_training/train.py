@@ -1,0 +1,282 @@
+"""Train: `handos-train CONFIG`, or `accelerate launch -m handos_training.train CONFIG`.
+
+CONFIG is a file of `training/configs/` (its name or its path); its fields are options of the
+command line (`--optim.lr 5e-4`; `--help` lists them). Sub-commands instead of CONFIG:
+`cache` generates images once for many runs, `check-data` verifies a dataset's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import tyro
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import nn
+
+from handos_model.errors import UserError
+from handos_model.hand_model import HandModel
+from handos_training.checkpoint import CheckpointFolder, load_optimizer_state, optimizer_state
+from handos_training.config import TrainConfig, load_config
+from handos_training.data.feed import batches, step_seed
+from handos_training.data.mix import CorruptSampleCounter
+from handos_training.data.sample import Batch
+from handos_training.losses import weighted_loss
+from handos_training.module import build_module, build_network, weight_of_term
+from handos_training.optim import (
+    WeightAverage,
+    build_optimizer,
+    learning_rate_factor,
+    set_learning_rate,
+)
+from handos_training.progress import TrainingLog
+from handos_training.sources import training_batches, validation_batches
+from handos_training.validate import Validator
+
+
+class Trainer:
+    """One run of one stage, on this process's device and together with the other processes."""
+
+    def __init__(self, config: TrainConfig, resume: bool = False) -> None:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        # A process may find no hand in its images; then parts of the network get no gradient.
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(kwargs_handlers=[unused])
+        self.config = config
+        self.device = self.accelerator.device
+        self.rank = self.accelerator.process_index
+        self.world = self.accelerator.num_processes
+        torch.manual_seed(config.seed)
+        hand_model = load_hand_model(config)
+        self.network = build_network(config, hand_model)
+        module = build_module(config, self.network, hand_model).to(self.device)
+        module.to(memory_format=torch.channels_last)
+        if config.compile:
+            compile_convolutions(self.network)
+        self.optimizer = build_optimizer(module, config.optim)
+        self.average = WeightAverage(module, config.optim.ema_decay)
+        self.bare_module = module
+        self.module = self.accelerator.prepare_model(module)
+        self.checkpoints = CheckpointFolder(config.out / 'checkpoints', config.keep_last)
+        self.step, self.best = 0, float('inf')
+        self.stopping = False
+        self.counter = CorruptSampleCounter()
+        if resume:
+            self._resume()
+        elif self.checkpoints.load() is not None:
+            raise UserError(f'{config.out} holds a run: give --resume to continue it, or --out')
+        self.validator = Validator(config, self.network, hand_model, self.device)
+
+    def run(self) -> None:
+        """Train up to `num_steps`, or up to a signal; both leave a checkpoint and weights."""
+        config = self.config
+        data = training_batches(config, self.rank, self.world, self.device)
+        stream = batches(data, self.step, config.num_steps, config.data.num_workers)
+        validation = validation_batches(config) if self.accelerator.is_main_process else []
+        with (
+            TrainingLog(config, self.step, self.accelerator.is_main_process) as log,
+            self._stop_on_signal(),
+        ):
+            waiting_since = time.perf_counter()
+            for batch, failures in stream:
+                self.counter.add(len(batch.names), failures)
+                data_s = time.perf_counter() - waiting_since
+                figures = self.train_step(batch.to(self.device))
+                log.step(self.step, figures, data_s, time.perf_counter() - waiting_since - data_s)
+                last = self.step == config.num_steps or self._stop_everywhere()
+                if self.step % config.validate_every == 0 or last:
+                    self._validate(validation, log)
+                elif self.step % config.checkpoint_every == 0:
+                    self.save()
+                if last:
+                    break
+                waiting_since = time.perf_counter()
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One optimiser step; returns the weighted mean of each term over all processes."""
+        config = self.config
+        self.module.train()
+        torch.manual_seed(step_seed(config.seed, self.step, self.rank))
+        factor = learning_rate_factor(self.step, config.num_steps, config.optim)
+        set_learning_rate(self.optimizer, factor)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            terms = self.module(batch)
+        loss, means = weighted_loss(terms, lambda name: weight_of_term(config.weights, name))
+        figures = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+        self._require_finite(figures, batch)
+        self.accelerator.backward(loss)
+        norm = nn.utils.clip_grad_norm_(
+            [p for p in self.bare_module.parameters() if p.grad is not None],
+            config.optim.max_grad_norm,
+        )
+        self._require_finite({'gradient_norm': float(norm)}, batch)
+        self.optimizer.step()
+        self.step += 1
+        self.average.update(self.bare_module, self.step)
+        learning_rate = config.optim.lr * factor
+        return {'loss': sum(figures.values()), **figures, 'gradient_norm': float(norm),
+                'learning_rate': learning_rate}  # fmt: skip
+
+    def save(self, best: bool = False) -> None:
+        """Write a checkpoint; only one process does."""
+        if self.accelerator.is_main_process:
+            moments, groups = optimizer_state(self.optimizer)
+            self.checkpoints.save(
+                self.step,
+                {
+                    'model': self.bare_module.state_dict(),
+                    'ema': self.average.values,
+                    'optimizer': moments,
+                },
+                {
+                    'best': self.best,
+                    'optimizer_groups': groups,
+                    'global_batch': self.config.batch_size * self.world,
+                    'config': json.loads(json.dumps(asdict(self.config), default=str)),
+                },
+                best=best,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _validate(self, validation: list[Batch], log: TrainingLog) -> None:
+        best = False
+        if self.accelerator.is_main_process:
+            with self.average.applied_to(self.bare_module), self._autocast():
+                loss, figures, picture = self.validator(self.bare_module, validation)
+                best = loss < self.best
+                self.best = min(self.best, loss)
+                self.network.save_pretrained(self.config.out / 'weights')
+                if best:
+                    self.network.save_pretrained(self.config.out / 'weights_best')
+            log.validation(self.step, figures, picture)
+        self.save(best)
+
+    def _resume(self) -> None:
+        checkpoint = self.checkpoints.load()
+        if checkpoint is None:
+            return
+        saved, own = checkpoint.state, self.config
+        for name in ('stage', 'model', 'seed', 'num_steps'):
+            if saved['config'][name] != getattr(own, name):
+                raise UserError(
+                    f'{checkpoint.path} was made with {name}={saved["config"][name]!r}, not '
+                    f'{getattr(own, name)!r}: use the same config, or init_from in a new run'
+                )
+        if saved['global_batch'] != own.batch_size * self.world:
+            raise UserError(
+                f'{checkpoint.path} was made with {saved["global_batch"]} images a step, not '
+                f'{own.batch_size * self.world} ({self.world} processes): adapt batch_size'
+            )
+        self.bare_module.load_state_dict(checkpoint.tensors['model'])
+        self.average.load(checkpoint.tensors['ema'])
+        load_optimizer_state(
+            self.optimizer, checkpoint.tensors['optimizer'], saved['optimizer_groups']
+        )
+        self.step, self.best = checkpoint.step, saved['best']
+
+    def _require_finite(self, figures: dict[str, float], batch: Batch) -> None:
+        # The figures are the same in every process, so all of them stop here together.
+        bad = sorted(name for name, value in figures.items() if not abs(value) < float('inf'))
+        if not bad:
+            return
+        names = offending_samples(self.bare_module, batch)
+        everywhere: list[str] = self.accelerator.gather_for_metrics(names, use_gather_object=True)
+        raise UserError(
+            f'{", ".join(bad)} not finite in step {self.step + 1}; samples: '
+            f'{", ".join(everywhere)}. The last checkpoint is good: look at the labels of these '
+            'samples, or lower optim.lr, then --resume'
+        )
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.config.precision == 'bf16'
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def _stop_everywhere(self) -> bool:
+        if self.world == 1:
+            return self.stopping
+        flag = torch.tensor([float(self.stopping)], device=self.device)
+        return bool(self.accelerator.reduce(flag).item() > 0)
+
+    @contextmanager
+    def _stop_on_signal(self) -> Iterator[None]:
+        def stop(*_: Any) -> None:
+            self.stopping = True
+
+        before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+
+@torch.no_grad()
+def offending_samples(module: nn.Module, batch: Batch) -> list[str]:
+    """Names of the images whose own loss is not finite; of all where no single one is."""
+    module.eval()
+    names = []
+    for i, name in enumerate(batch.names):
+        single = Batch(
+            batch.images[i : i + 1],
+            batch.camera_matrices_px[i : i + 1],
+            [batch.hands[i]],
+            [name],
+            batch.all_hands_labelled[i : i + 1],
+        )
+        terms = module(single)
+        if not all(bool(term.total.isfinite()) for term in terms.values()):
+            names.append(name)
+    return names or list(batch.names)
+
+
+def load_hand_model(config: TrainConfig) -> HandModel:
+    """The embedded template, or the user's MANO."""
+    return (
+        HandModel.embedded() if config.template is None else HandModel.from_mano(config.template)
+    )
+
+
+def compile_convolutions(network: nn.Module) -> None:
+    """torch.compile for backbone and encoder, whose shapes are fixed an image size."""
+    inner = getattr(getattr(network.detector, 'model', None), 'model', None)
+    for part in ('backbone', 'encoder'):
+        if hasattr(inner, part):
+            getattr(inner, part).compile()
+
+
+def main() -> None:
+    """Entry point of `handos-train`."""
+    arguments = sys.argv[1:]
+    try:
+        if not arguments or arguments[0] in ('-h', '--help'):
+            print(__doc__)
+        elif arguments[0] == 'cache':
+            from handos_training.data.cache import CacheConfig, generate
+
+            generate(tyro.cli(CacheConfig, args=arguments[1:]))
+        elif arguments[0] == 'check-data':
+            from handos_training.check_data import main as check_data
+
+            check_data(arguments[1:])
+        else:
+            resume = '--resume' in arguments
+            rest = [argument for argument in arguments[1:] if argument != '--resume']
+            config = tyro.cli(TrainConfig, default=load_config(arguments[0]), args=rest)
+            Trainer(config, resume).run()
+    except UserError as error:
+        print(f'handos-train: {error}', file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+if __name__ == '__main__':
+    main()
