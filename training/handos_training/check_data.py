@@ -18,8 +18,8 @@ from rich.table import Table
 from handos_model.errors import UserError
 from handos_model.hand_model import HandModel
 from handos_training.data.mix import CORRUPT
-from handos_training.data.reading import project
 from handos_training.data.readers import RealDataset, open_dataset
+from handos_training.data.reading import project
 from handos_training.data.sample import Sample
 from handos_training.data.transform import letterbox
 from handos_training.panels import draw_hand
@@ -65,7 +65,8 @@ def check_data(
 
     Besides what cannot be read, hands fail whose 3D labels do not project onto their 2D labels.
     """
-    report, kept = DataReport(length=len(dataset)), []
+    report = DataReport(length=len(dataset))
+    kept: list[Sample] = []
     for index in indices:
         try:
             sample = dataset[index]
@@ -111,14 +112,28 @@ def sheet(samples: list[Sample]) -> npt.NDArray[np.uint8]:
 
 
 def draw_labels(sample: Sample) -> npt.NDArray[np.uint8]:
-    """The image with the boxes, the labelled joints and the side (? where unknown) of its hands."""
+    """The image with each hand's box, side (? where unknown), mesh, bones and labelled joints
+    (black where they are known to be hidden)."""
     image = np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
     hands = sample.hands
     for n in range(len(hands)):
+        if hands.has_vertices_m[n] and hands.has_translation[n]:
+            vertices = (hands.vertices_m[n] + hands.translation_m[n]).double().numpy()
+            for point in project(vertices, sample.camera_matrix_px.double().numpy()):
+                cv2.circle(image, _pixel(point), 1, (0, 255, 255), -1)
         joints = np.where(hands.has_joint_px[n, :, None], hands.joints_px[n], np.nan)
         side = ('R', 'L')[int(hands.is_left[n])] if hands.has_side[n] else '?'
         draw_hand(image, hands.boxes_xyxy_px[n].numpy(), joints, side)
+        hidden = hands.has_visibility[n] & ~hands.joint_visible[n]
+        for joint in np.flatnonzero(hands.has_joint_px[n]):
+            colour = (0, 0, 0) if hidden[joint] else (255, 255, 255)
+            cv2.circle(image, _pixel(joints[joint]), 3, colour, -1)
     return image
+
+
+def _pixel(point: npt.NDArray[np.float64]) -> tuple[int, int]:
+    x, y = point.clip(-1e4, 1e4).round()
+    return int(x), int(y)
 
 
 def run(config: CheckConfig) -> DataReport:

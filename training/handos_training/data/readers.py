@@ -51,8 +51,9 @@ def open_dataset(
 
 def own_split(name: str, split: str) -> str:
     """The dataset's own name of 'train' or 'test'; other splits stay as they are."""
-    usual = dict(zip(('train', 'test'), DATASETS[name][2:], strict=True))
-    return split if split in reader_class(name).splits else usual.get(split, split)
+    if split in reader_class(name).splits:
+        return split
+    return dict(zip(('train', 'test'), DATASETS[name][2:], strict=True)).get(split, split)
 
 
 def reader_class(name: str) -> Any:
