@@ -39,7 +39,7 @@ from handos_model.graphs import (
 from handos_model.half_precision import to_half
 from handos_model.network import HandOS
 from handos_model.parity import beyond_limits, decoder_parity, detector_parity
-from handos_model.plugin_sampling import plugin_translation, sample_by_plugin
+from handos_model.plugin_sampling import sample_by_plugin
 from handos_model.selection import select_instances
 from handos_model.weights import CONFIG, sha256
 
@@ -226,7 +226,6 @@ def to_onnx(
             opset_version=OPSET,
             input_names=list(input_names),
             output_names=list(output_names),
-            custom_translation_table=plugin_translation(),
             external_data=False,
             verbose=False,
         )

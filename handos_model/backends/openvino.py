@@ -49,7 +49,8 @@ class OpenVinoGraph:
         for output in compiled.outputs:
             buffer = np.empty(tuple(output.shape), output.element_type.to_dtype())
             self._request.set_tensor(output, ov.Tensor(buffer, shared_memory=True))
-            self._buffers[output.any_name] = buffer
+            for name in output.names:  # ours is one of them, in no certain order
+                self._buffers[name] = buffer
 
     def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run once; inputs are read in place and must be contiguous."""

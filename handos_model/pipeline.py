@@ -1,0 +1,357 @@
+"""From an image and its camera to hands in metres: numpy and a backend, neither ROS nor torch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from handos_model.backends import Engine, EngineOptions, choose_backend, open_engine
+from handos_model.config import HandOSConfig
+from handos_model.errors import UserError
+from handos_model.geometry import (
+    Translation,
+    boundary_vertices,
+    depth_scale,
+    right_probability,
+    solve_translation,
+    wrist_rotation,
+)
+from handos_model.hand_model import HandModel
+from handos_model.postprocess import distinct_hands, hand_length
+from handos_model.preprocess import ChannelOrder, Letterbox
+from handos_model.selection import select_instances
+from handos_model.types import Camera, FloatArray, Hand, ImageArray, ScaleSource, TrackState
+from handos_model.weights import check_template, find_weights, load_config
+
+
+class Tracker(Protocol):
+    """Gives hands ids over time."""
+
+    def update(self, hands: list[Hand], stamp_s: float) -> list[Hand]: ...
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """What counts as a hand, and how far its metres are believed.
+
+    The defaults are a robot's: `paper()` has those of the paper's evaluation.
+    """
+
+    score_threshold: float = 0.3
+    nms_threshold: float = 0.9  # IoU of boxes; loose, because crossed hands share a box
+    # Hands whose 2D joints agree more than this are one hand found twice; None keeps all. A
+    # robot that is shown one hand twice plans for two; two real hands never agree joint by joint.
+    duplicate_similarity: float | None = 0.5
+    max_hands: int = 4
+    sigma_px: float = 2.0  # noise of the network's 2D joints
+    # Relative spread of adult hand lengths, which one image cannot see past: it scales the
+    # position along the ray, and is part of the covariance.
+    hand_length_sigma: float = 0.06
+    hand_length_m: float | None = None  # this user's, wrist to tip of the middle finger
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score_threshold <= 1 or not 0 <= self.nms_threshold <= 1:
+            raise UserError('score_threshold and nms_threshold must be within 0 and 1')
+        if self.max_hands < 1:
+            raise UserError(f'max_hands={self.max_hands} must be at least 1')
+        if self.hand_length_m is not None and not 0.08 <= self.hand_length_m <= 0.3:
+            raise UserError(
+                f'hand_length_m={self.hand_length_m} must be metres from the wrist to the tip of '
+                'the middle finger, 0.08 to 0.3'
+            )
+
+    @classmethod
+    def paper(cls, max_hands: int = 32) -> PipelineConfig:
+        """Section 4.1: score 0.1, NMS 0.9, nothing else suppressed."""
+        return cls(score_threshold=0.1, duplicate_similarity=None, max_hands=max_hands)
+
+
+@dataclass
+class StageTimes:
+    """Seconds that the parts of one frame took."""
+
+    preprocess: float = 0.0
+    detector: float = 0.0
+    select: float = 0.0
+    decoder: float = 0.0
+    solve: float = 0.0  # un-mapping, duplicates, translation, sides
+    track: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.network + self.other
+
+    @property
+    def network(self) -> float:
+        return self.detector + self.decoder
+
+    @property
+    def other(self) -> float:
+        """All that is not the network."""
+        return self.preprocess + self.select + self.solve + self.track
+
+
+@dataclass
+class _Decoded:
+    """The decoder's outputs of N candidates, copied out of its buffers."""
+
+    joints_2d: FloatArray
+    visibility: FloatArray
+    vertices_m: FloatArray
+    joints_m: FloatArray
+
+
+class HandPipeline:
+    """`pipeline(image_rgb, camera) -> list[Hand]`, best score first.
+
+    `weights` is a folder of `handos export` (or of `HandOS.save_pretrained` for the torch
+    backend), or a shipped name. All buffers are made once; one instance serves one thread.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path,
+        backend: str = 'auto',
+        config: PipelineConfig | None = None,
+        options: EngineOptions | None = None,
+        hand_model: HandModel | None = None,
+        tracker: Tracker | None = None,
+    ) -> None:
+        self.config = config or PipelineConfig()
+        folder = find_weights(weights)
+        network = load_config(folder)
+        hand_model = hand_model or HandModel.embedded()
+        check_template(network, hand_model)
+        name, self.backend_reason = choose_backend(backend, folder)
+        options = options or EngineOptions(max_hands=self._most_candidates())
+        self._set_up(open_engine(name, folder, options), network, hand_model, tracker)
+
+    @classmethod
+    def of_engine(
+        cls,
+        engine: Engine,
+        network: HandOSConfig,
+        config: PipelineConfig | None = None,
+        hand_model: HandModel | None = None,
+        tracker: Tracker | None = None,
+    ) -> HandPipeline:
+        """Over graphs that are open already."""
+        pipeline = cls.__new__(cls)
+        pipeline.config = config or PipelineConfig()
+        pipeline.backend_reason = 'given'
+        pipeline._set_up(engine, network, hand_model or HandModel.embedded(), tracker)
+        return pipeline
+
+    def _set_up(
+        self,
+        engine: Engine,
+        network: HandOSConfig,
+        hand_model: HandModel,
+        tracker: Tracker | None,
+    ) -> None:
+        self.engine = engine
+        self.tracker = tracker
+        self.faces = hand_model.faces
+        self.times = StageTimes()
+        self._network_hw = network.input_size_hw
+        self._boundary = boundary_vertices(hand_model.faces)
+        self._letterbox = Letterbox(network.input_size_hw, network.input_size_hw)
+        self._input = self._letterbox.buffer()
+        self._queries: dict[int, FloatArray] = {}
+        self._boxes: dict[int, FloatArray] = {}
+        self.warm_up()
+
+    @property
+    def backend(self) -> str:
+        """What runs the network, as a person reads it."""
+        return self.engine.name
+
+    def warm_up(self, runs: int = 2) -> None:
+        """Run every graph, so that the first frame is as fast as the others."""
+        for _ in range(runs):
+            found = self.engine.detector.infer({'image': self._input})
+            width = found['queries'].shape[-1]
+            for hands, decoder in self.engine.decoders.items():
+                queries, boxes = self._decoder_inputs(hands, width)
+                boxes[:] = 0.5
+                decoder.infer(
+                    {'features': found['features'], 'queries': queries, 'boxes_cxcywh': boxes}
+                )
+
+    def __call__(
+        self,
+        image: ImageArray,
+        camera: Camera,
+        depth_m: FloatArray | None = None,
+        stamp_s: float | None = None,
+        channel_order: ChannelOrder = 'rgb',
+    ) -> list[Hand]:
+        """Hands in uint8 image [H,W,3], in the optical frame of `camera`.
+
+        `depth_m` [H,W] is an aligned depth image in metres (0 or NaN where unknown); `stamp_s` is
+        the time of the image, for the tracker. `self.times` says what each part took. Raises
+        UserError where image, camera and depth do not fit each other.
+        """
+        self._check(image, camera, depth_m)
+        marks = [time.perf_counter()]
+
+        def mark() -> None:
+            marks.append(time.perf_counter())
+
+        self._prepare(image, channel_order)
+        mark()
+        found = self.engine.detector.infer({'image': self._input})
+        mark()
+        scores, boxes = found['scores'][0], found['boxes_cxcywh'][0]
+        config = self.config
+        chosen = select_instances(
+            scores, boxes, config.score_threshold, config.nms_threshold, self._most_candidates()
+        )
+        mark()
+        decoded = self._decode(found, chosen)
+        mark()
+        hands: list[Hand] = []
+        if decoded is not None:
+            hands = self._place(decoded, scores[chosen], boxes[chosen], camera, depth_m)
+        mark()
+        if self.tracker is not None:
+            hands = self.tracker.update(hands, time.monotonic() if stamp_s is None else stamp_s)
+        mark()
+        self.times = StageTimes(*np.diff(marks).tolist())
+        return hands
+
+    def _most_candidates(self) -> int:
+        """Duplicates are only known once they are decoded, so more than `max_hands` are."""
+        extra = self.config.duplicate_similarity is not None
+        return self.config.max_hands * (2 if extra else 1)
+
+    def _check(self, image: ImageArray, camera: Camera, depth_m: FloatArray | None) -> None:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise UserError(f'image must be uint8 [H,W,3], got {image.dtype} {image.shape}')
+        height, width = image.shape[:2]
+        if (camera.width, camera.height) != (width, height):
+            raise UserError(
+                f'the image is {width}x{height} but its camera {camera.width}x{camera.height}: '
+                'use the calibration of this resolution'
+            )
+        if depth_m is not None and depth_m.shape != (height, width):
+            raise UserError(
+                f'the depth image is {depth_m.shape[::-1]}, the image {(width, height)}: '
+                'register depth to the colour camera'
+            )
+
+    def _prepare(self, image: ImageArray, channel_order: ChannelOrder) -> None:
+        size = (image.shape[0], image.shape[1])
+        if size != self._letterbox.image_hw:
+            self._letterbox = Letterbox(size, self._network_hw)
+            self._input[:] = self._letterbox.buffer()
+        self._letterbox.apply(image, self._input, channel_order)
+
+    def _decoder_inputs(self, hands: int, width: int) -> tuple[FloatArray, FloatArray]:
+        if hands not in self._queries:
+            self._queries[hands] = np.zeros((hands, width), np.float32)
+            self._boxes[hands] = np.full((hands, 4), 0.5, np.float32)
+        return self._queries[hands], self._boxes[hands]
+
+    def _decode(
+        self, found: dict[str, npt.NDArray[np.float32]], chosen: npt.NDArray[np.int64]
+    ) -> _Decoded | None:
+        """Run the smallest decoder that holds all candidates, or the largest several times."""
+        if len(chosen) == 0:
+            return None
+        sizes = sorted(self.engine.decoders)
+        parts = []
+        for start in range(0, len(chosen), sizes[-1]):
+            rows = chosen[start : start + sizes[-1]]
+            hands = next(size for size in sizes if size >= len(rows))
+            queries, boxes = self._decoder_inputs(hands, found['queries'].shape[-1])
+            queries[: len(rows)] = found['queries'][0, rows]
+            boxes[: len(rows)] = found['boxes_cxcywh'][0, rows]
+            boxes[len(rows) :] = 0.5  # padding: any sound box
+            outputs = self.engine.decoders[hands].infer(
+                {'features': found['features'], 'queries': queries, 'boxes_cxcywh': boxes}
+            )
+            parts.append([outputs[name][: len(rows)].copy() for name in _Decoded.__annotations__])
+        return _Decoded(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+    def _place(
+        self,
+        decoded: _Decoded,
+        scores: FloatArray,
+        boxes_cxcywh: FloatArray,
+        camera: Camera,
+        depth_m: FloatArray | None,
+    ) -> list[Hand]:
+        """Un-map the candidates, drop duplicates, solve for the camera, tell the sides."""
+        config = self.config
+        joints_px = self._letterbox.to_image(decoded.joints_2d)
+        sane = np.isfinite(joints_px).all((1, 2)) & np.isfinite(decoded.vertices_m).all((1, 2))
+        keep = np.flatnonzero(sane)
+        if config.duplicate_similarity is not None:
+            keep = keep[distinct_hands(joints_px[keep], config.duplicate_similarity)]
+        keep = keep[: config.max_hands]
+        joints_px, confidence = joints_px[keep], decoded.visibility[keep]
+        joints_m, vertices_m = decoded.joints_m[keep], decoded.vertices_m[keep]
+        if config.hand_length_m is not None:
+            factor = (config.hand_length_m / hand_length(joints_m))[:, None, None]
+            joints_m, vertices_m = joints_m * factor, vertices_m * factor
+
+        placed = solve_translation(
+            joints_m, joints_px, np.clip(confidence, 0.05, 1.0), camera, config.sigma_px
+        )
+        right = right_probability(vertices_m, self.faces, self._boundary)
+        boxes_px = self._letterbox.boxes_to_image(boxes_cxcywh[keep])
+        hands = []
+        for i, row in enumerate(keep):
+            scale, covariance, source = self._scale(vertices_m[i], placed, i, camera, depth_m)
+            translation = placed.translation_m[i] * scale
+            is_right = bool(right[i] >= 0.5)
+            relative = joints_m[i] * scale
+            hands.append(
+                Hand(
+                    id=-1,
+                    age=0,
+                    state=TrackState.TRACKED,
+                    side='right' if is_right else 'left',
+                    side_probability=float(right[i] if is_right else 1 - right[i]),
+                    score=float(scores[row]),
+                    box_xyxy_px=boxes_px[i],
+                    joints_px=joints_px[i],
+                    joint_confidence=confidence[i],
+                    joints_m=relative + translation,
+                    vertices_m=vertices_m[i] * scale + translation,
+                    wrist_rotation=wrist_rotation(relative[None], np.array([is_right]))[0],
+                    translation_m=translation,
+                    translation_covariance_m2=covariance,
+                    scale_source=source,
+                )
+            )
+        return hands
+
+    def _scale(
+        self,
+        vertices_m: FloatArray,
+        placed: Translation,
+        index: int,
+        camera: Camera,
+        depth_m: FloatArray | None,
+    ) -> tuple[float, FloatArray, ScaleSource]:
+        """What to scale the placed hand by, its covariance, and where the metres come from."""
+        t, covariance = placed.translation_m[index], placed.covariance_m2[index]
+        along = np.outer(t, t)  # a hand of another size moves along its ray
+        if depth_m is not None and placed.solved[index]:
+            scale, sigma = depth_scale(vertices_m + t, self.faces, depth_m, camera)
+            if np.isfinite(sigma):
+                across = np.eye(3) - along / (t @ t)
+                seen = across @ covariance @ across + sigma**2 * along
+                return scale, seen * scale**2, ScaleSource.DEPTH
+        if self.config.hand_length_m is not None:
+            return 1.0, covariance + 0.02**2 * along, ScaleSource.CALIBRATED
+        covariance = covariance + self.config.hand_length_sigma**2 * along
+        solved = camera.calibrated and bool(placed.solved[index])
+        return 1.0, covariance, ScaleSource.INTRINSICS if solved else ScaleSource.NETWORK

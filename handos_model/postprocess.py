@@ -1,0 +1,45 @@
+"""What is asked of decoded hands before they are placed: which are the same, how long they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from handos_model.types import FloatArray
+
+_TOLERANCE = 0.1  # of a hand's extent: joints so far apart count exp(-1/2)
+_MIDDLE_FINGER = [0, 9, 10, 11, 12]
+
+
+def joint_similarity(joints_px: FloatArray) -> FloatArray:
+    """How much N hands [N,21,2] agree joint by joint [N,N], 1 for equal ones.
+
+    COCO's object keypoint similarity with one tolerance for all joints, in units of the smaller
+    hand's extent (the geometric mean of its joints' width and height).
+    """
+    extent = np.sqrt(np.ptp(joints_px, axis=1).clip(1.0).prod(-1))
+    extent = np.minimum(extent[:, None], extent[None])
+    squares = ((joints_px[:, None] - joints_px[None]) ** 2).sum(-1)  # [N,N,21]
+    tolerance = 2 * (_TOLERANCE * extent[..., None]) ** 2
+    similarity: FloatArray = np.exp(-squares / tolerance).mean(-1)
+    return similarity
+
+
+def distinct_hands(joints_px: FloatArray, threshold: float) -> npt.NDArray[np.int64]:
+    """Rows of hands [N,21,2], best first, that agree with no better one by more than `threshold`.
+
+    Two hands that overlap, or even clasp, differ joint by joint, which boxes cannot see.
+    """
+    similarity = joint_similarity(joints_px)
+    kept: list[int] = []
+    for row in range(len(joints_px)):
+        if not (similarity[row, kept] > threshold).any():
+            kept.append(row)
+    return np.array(kept, dtype=np.int64)
+
+
+def hand_length(joints_m: FloatArray) -> FloatArray:
+    """Wrist to the tip of the middle finger along the bones [N], metres, of joints [N,21,3]."""
+    bones = np.diff(joints_m[:, _MIDDLE_FINGER], axis=1)
+    length: FloatArray = np.linalg.norm(bones, axis=-1).sum(-1)
+    return length
