@@ -17,7 +17,15 @@ from handos_model.attention import (
 from handos_model.config import DecoderConfig
 from handos_model.detectors.protocol import SpatialShapes
 from handos_model.hand_model import HandModel
-from handos_model.heads import MLP, DecoderOutput, HandFrame, JointHeads, MeshHeads, project
+from handos_model.heads import (
+    MLP,
+    DecoderOutput,
+    HandFrame,
+    JointHeads,
+    MeshHeads,
+    exact_matmul,
+    project,
+)
 from handos_model.types import NUM_JOINTS, NUM_VERTICES, ROOT_JOINT
 
 JOINTS_ONLY: Groups = ((slice(0, NUM_JOINTS), slice(0, NUM_JOINTS)),)
@@ -78,10 +86,10 @@ class Lifting(nn.Module):
 
     def references(self, tokens: Tensor, joint_references: Tensor, frame: HandFrame) -> Tensor:
         """Boxes [N,V+1,4] from the joints' boxes [N,21,4] and the lifted tokens."""
-        matrix = self.matrix.float()
-        centre = frame.centre + matrix @ (joint_references[..., :2] - frame.centre)
-        centre = centre + self.centre(tokens).float() * frame.size
-        return torch.cat([centre, matrix @ joint_references[..., 2:] * self.size], dim=-1)
+        centre, size = joint_references[..., :2] - frame.centre, joint_references[..., 2:]
+        lifted = exact_matmul(self.matrix, torch.cat([centre, size], dim=-1))
+        centre = frame.centre + lifted[..., :2] + self.centre(tokens).float() * frame.size
+        return torch.cat([centre, lifted[..., 2:] * self.size], dim=-1)
 
 
 class InteractiveDecoder(nn.Module):
@@ -93,7 +101,7 @@ class InteractiveDecoder(nn.Module):
 
     joint_regressor: Tensor  # [21,778]
     upsampling: Tensor  # [778,V]
-    root_regressor: Tensor  # [V], root joint of the coarse mesh
+    root_regressor: Tensor  # [1,V], root joint of the coarse mesh
 
     def __init__(
         self,
@@ -130,7 +138,7 @@ class InteractiveDecoder(nn.Module):
         for name, value in (
             ('joint_regressor', regressor),
             ('upsampling', upsample),
-            ('root_regressor', regressor[ROOT_JOINT] @ upsample),
+            ('root_regressor', regressor[ROOT_JOINT : ROOT_JOINT + 1] @ upsample),
         ):
             self.register_buffer(name, value, persistent=False)
 
@@ -214,9 +222,9 @@ class InteractiveDecoder(nn.Module):
         residual, coarse, translation = head(
             tokens, output.joints_2d, self.lifting.matrix[:-1], residual, frame
         )
-        coarse = coarse - (self.root_regressor @ coarse)[:, None]
-        output.vertices_m = self.upsampling @ coarse
-        output.joints_m = self.joint_regressor @ output.vertices_m
+        coarse = coarse - exact_matmul(self.root_regressor, coarse)
+        output.vertices_m = exact_matmul(self.upsampling, coarse)
+        output.joints_m = exact_matmul(self.joint_regressor, output.vertices_m)
         output.translation_m = translation
         output.joints_projected = project(output.joints_m, translation, frame)
         return residual

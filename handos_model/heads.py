@@ -132,7 +132,7 @@ class MeshHeads(nn.Module):
         metres_per_px = HAND_EXTENT_M * log_scale.exp() / frame.extent_px  # [N,1]
 
         root = joints_2d[:, ROOT_JOINT : ROOT_JOINT + 1]
-        lifted_px = lifting.float() @ ((joints_2d - root) * frame.image_px)
+        lifted_px = exact_matmul(lifting, (joints_2d - root) * frame.image_px)
         flat = nn.functional.pad(lifted_px * metres_per_px[:, None], (0, 1))
         residual = previous.detach() + RESIDUAL_UNIT_M * self.residual(vertex_tokens).float()
 
@@ -142,6 +142,15 @@ class MeshHeads(nn.Module):
         ray = (pixel - 0.5) * frame.image_px / frame.focal_px
         translation = torch.cat([ray * depth, depth], dim=-1)
         return residual, flat + residual, translation
+
+
+def exact_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in float32 also under autocast: in bfloat16 a vertex is off by half a millimetre."""
+    device = b.device.type
+    if not torch.is_autocast_enabled(device):
+        return a.float() @ b.float()
+    with torch.autocast(device, enabled=False):
+        return a.float() @ b.float()
 
 
 def project(points_m: Tensor, translation_m: Tensor, frame: HandFrame) -> Tensor:
