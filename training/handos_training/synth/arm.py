@@ -38,7 +38,6 @@ class PosedArms:
     joints_m: Tensor  # [N,21,3]
     elbow_m: Tensor  # [N,3]
     shoulder_m: Tensor  # [N,3]
-    elbow_axis: Tensor  # [N,3] unit, about which the elbow bends
 
 
 class ArmModel:
@@ -84,16 +83,13 @@ class ArmModel:
     def pose(self, pose: ArmPose) -> PosedArms:
         vertices, pivots = self.rest(pose.betas)
         N, V = vertices.shape[:2]
-        elbow, wrist, shoulder = pivots[:, FOREARM], pivots[:, WRIST], pivots[:, UPPER_ARM]
-        forearm = torch.nn.functional.normalize(wrist - elbow, dim=-1)
-        bend_axis = torch.linalg.cross(elbow - shoulder, forearm)
-        bend_axis = torch.nn.functional.normalize(bend_axis, dim=-1)
+        twist, elbow = self._arm_turns(pivots, pose.pronation_deg, pose.elbow_deg)
         still = torch.eye(3, device=vertices.device).expand(N, 1, 3, 3)
         turns = torch.cat(
             [
                 rotations_from_angles(pose.angles_deg, self.axes),
-                axis_angle_matrix(forearm, pose.pronation_deg.deg2rad())[:, None],
-                axis_angle_matrix(bend_axis, pose.elbow_deg.deg2rad())[:, None],
+                twist[:, None],
+                elbow[:, None],
                 still,
             ],
             1,
@@ -116,10 +112,8 @@ class ArmModel:
             moved = rotations[:, joint] @ pivots[:, joint, :, None]
             return (moved[..., 0] + offsets[:, joint]) * pose.scale[:, None]
 
-        axis = (rotations[:, UPPER_ARM] @ bend_axis[..., None])[..., 0]
-        return PosedArms(
-            posed, hand, self.joint_regressor_21 @ hand, carried(FOREARM), carried(UPPER_ARM), axis
-        )
+        joints = self.joint_regressor_21 @ hand
+        return PosedArms(posed, hand, joints, carried(FOREARM), carried(UPPER_ARM))
 
     def hand_joints(self, angles_deg: Tensor) -> Tensor:
         """The 21 joints [N,21,3] of the mean hand in its own frame, without its skin."""
@@ -137,6 +131,53 @@ class ArmModel:
                 position = position + parent @ (rest[i + 1] - rest[i])
                 joints.append(position)
         return torch.stack(joints, 1)
+
+    def segment_lengths(self, pivots: Tensor) -> tuple[Tensor, Tensor]:
+        """Lengths [N] of upper arm and forearm at scale 1, from pivots [N,19,3]."""
+        elbow = pivots[:, FOREARM]
+        upper = (elbow - pivots[:, UPPER_ARM]).norm(dim=-1)
+        return upper, (pivots[:, WRIST] - elbow).norm(dim=-1)
+
+    def rest_elbow_deg(self, pivots: Tensor) -> Tensor:
+        """Inner angles [N] of the elbow at rest."""
+        upper = pivots[:, UPPER_ARM] - pivots[:, FOREARM]
+        lower = pivots[:, WRIST] - pivots[:, FOREARM]
+        cosine = torch.nn.functional.cosine_similarity(upper, lower, dim=-1)
+        return cosine.acos().rad2deg()
+
+    def elbow_and_shoulder(
+        self, pivots: Tensor, wrist_deg: Tensor, pronation_deg: Tensor, elbow_deg: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Both joints [N,3] in the hand's frame at scale 1; `wrist_deg` [N,2]."""
+        angles = torch.zeros(len(pivots), 1, 3, device=pivots.device)
+        angles[:, 0, :2] = wrist_deg
+        wrist = rotations_from_angles(angles, self.axes[:1])[:, 0]
+        twist, bend = self._arm_turns(pivots, pronation_deg, elbow_deg)
+        # From the hand outwards: undo the wrist's turn, then the twist, then the elbow's.
+        origin = pivots[:, WRIST]
+
+        def back(point: Tensor, turn: Tensor, pivot: Tensor) -> Tensor:
+            return (turn.transpose(1, 2) @ (point - pivot)[..., None])[..., 0] + pivot
+
+        elbow = back(back(pivots[:, FOREARM], twist, pivots[:, FOREARM_TWIST]), wrist, origin)
+        shoulder = back(pivots[:, UPPER_ARM], bend, pivots[:, FOREARM])
+        shoulder = back(back(shoulder, twist, pivots[:, FOREARM_TWIST]), wrist, origin)
+        return elbow - origin, shoulder - origin
+
+    def length(self, pivots: Tensor) -> Tensor:
+        """From shoulder over elbow to wrist [N], at scale 1."""
+        upper, lower = self.segment_lengths(pivots)
+        return upper + lower
+
+    def _arm_turns(
+        self, pivots: Tensor, pronation_deg: Tensor, elbow_deg: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Rotations [N,3,3] of the forearm's twist and of the elbow."""
+        forearm = torch.nn.functional.normalize(pivots[:, WRIST] - pivots[:, FOREARM], dim=-1)
+        axis = torch.linalg.cross(pivots[:, FOREARM] - pivots[:, UPPER_ARM], forearm)
+        axis = torch.nn.functional.normalize(axis, dim=-1)
+        twist = axis_angle_matrix(forearm, pronation_deg.deg2rad())
+        return twist, axis_angle_matrix(axis, elbow_deg.deg2rad())
 
     def _chain(self, turns: Tensor, pivots: Tensor) -> tuple[Tensor, Tensor]:
         """World rotations [N,19,3,3] and offsets [N,19,3] of the kinematic tree."""

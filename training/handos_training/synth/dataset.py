@@ -63,7 +63,9 @@ class SynthHands(IterableDataset[Batch]):
         generator.manual_seed(_mix(self.seed, index))
         scene = builder(self.batch_size, generator)
         height, width = self.config.height, self.config.width
-        rendered = renderer(scene.mesh, scene.camera_matrices_px, height, width, generator)
+        rendered = renderer(
+            scene.mesh, scene.camera_matrices_px, height, width, generator, scene.up
+        )
         buffers = _buffers(scene, rendered.fragments.face, rendered.fragments.depth_m)
         labels, complete = label_hands(
             self.config, scene.hands, builder.arm.hand_faces, scene.camera_matrices_px, buffers

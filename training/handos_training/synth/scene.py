@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from handos_training.synth.arm import ArmModel, ArmPose, PosedArms
+from handos_training.synth.body import BodyModel
 from handos_training.synth.config import SynthConfig
 from handos_training.synth.labels import HandsInScene
 from handos_training.synth.mesh import HAND_PARTS, OTHER_PART, SceneMesh, concatenate
+from handos_training.synth.outfit import Dresser, Outfits
+from handos_training.synth.people import ACROSS, OWN_EYES, Reacher
 from handos_training.synth.placement import (
     ArmPoints,
     Placement,
@@ -33,8 +36,22 @@ class Scene:
 
     mesh: SceneMesh
     camera_matrices_px: Tensor
+    up: Tensor  # [B,3] against gravity, in the camera's frame
     hands: HandsInScene
     face_arm: Tensor  # [F] int64: slot of the hand whose bare skin a face is, else -1
+
+
+@dataclass
+class _Arms:
+    """N arms in their images, and how they look."""
+
+    posed: PosedArms
+    placement: Placement
+    image: Tensor
+    slot: Tensor
+    is_left: Tensor
+    tones: Tensor  # [N,3]
+    cuff: Tensor  # [N]
 
 
 class SceneBuilder:
@@ -46,24 +63,50 @@ class SceneBuilder:
         self.poses = PoseSampler(device)
         self.painter = SkinPainter(self.arm)
         self.tailor = Tailor(self.arm)
+        body = BodyModel(device)
+        self.reacher = Reacher(self.arm, body)
+        self.dresser = Dresser(body)
 
     def __call__(self, count: int, generator: torch.Generator) -> Scene:
         sampler = Sampler(generator)
         cameras = camera_matrices(self.config, count, sampler)
-        hands_per_image = 1 + sampler.choice(self.config.hand_counts, count)
-        image = torch.repeat_interleave(
-            torch.arange(count, device=cameras.device), hands_per_image
+        up = cameras.new_tensor([0.0, -1.0, 0.0]).repeat(count, 1)
+        has_person = sampler.coin(self.config.person_fraction, count)
+        groups: list[_Arms] = []
+        meshes: list[SceneMesh] = []
+        alone = (~has_person).nonzero().squeeze(1)
+        if len(alone):
+            arms, sleeves = self.lone_arms(alone, cameras, sampler)
+            groups.append(arms)
+            meshes.append(sleeves)
+        peopled = has_person.nonzero().squeeze(1)
+        if len(peopled):
+            arms, bodies, person_up = self.people(peopled, cameras, sampler)
+            groups.append(arms)
+            meshes.append(bodies)
+            up[peopled] = person_up
+        skins, face_arms = zip(*(self.draw_skin(arms, sampler) for arms in groups), strict=True)
+        others = sum(len(mesh.faces) for mesh in meshes)
+        nothing = torch.full((others,), -1, device=cameras.device)
+        hands = [
+            HandsInScene(
+                arms.image,
+                arms.slot,
+                arms.is_left,
+                arms.placement(arms.posed.hand_vertices_m),
+                arms.placement(arms.posed.joints_m),
+            )
+            for arms in groups
+        ]
+        together = HandsInScene(
+            **{
+                f.name: torch.cat([getattr(h, f.name) for h in hands])
+                for f in fields(HandsInScene)
+            }
         )
-        first = torch.cumsum(hands_per_image, 0) - hands_per_image
-        slot = torch.arange(len(image), device=image.device) - first[image]
-        is_left = sampler.coin(0.5, len(image))
-        posed = self.arm.pose(self.arm_poses(len(image), sampler))
-        placement = self.place(posed, image, slot, is_left, cameras, sampler)
-        mesh, face_arm = self.draw_arms(posed, placement, image, slot, is_left, sampler)
-        hands = HandsInScene(
-            image, slot, is_left, placement(posed.hand_vertices_m), placement(posed.joints_m)
+        return Scene(
+            concatenate([*skins, *meshes]), cameras, up, together, torch.cat([*face_arms, nothing])
         )
-        return Scene(mesh, cameras, hands, face_arm)
 
     def arm_poses(self, count: int, sampler: Sampler) -> ArmPose:
         """Shapes and poses; of a few tries the one whose fingers collide least."""
@@ -82,6 +125,60 @@ class SceneBuilder:
             elbow_deg=sampler.uniform(-35, 85, count),
         )
 
+    def people(
+        self, images: Tensor, cameras: Tensor, sampler: Sampler
+    ) -> tuple[_Arms, SceneMesh, Tensor]:
+        """Someone in each of the images, sometimes someone else behind; `up` [len(images),3]."""
+        config = self.config
+        second = images[sampler.coin(config.second_person_fraction, len(images))]
+        image = torch.cat([images, second])
+        number = (torch.arange(len(image), device=image.device) >= len(images)).long()
+        framing = sampler.choice((0.66, 0.2, 0.14), len(images))
+        framing = torch.cat([framing, torch.full_like(second, ACROSS)])
+        # Nobody stands in another's head: who sees through their own eyes is alone or first.
+        P = len(image)
+        poses = self.arm_poses(2 * P, sampler)
+        people = self.reacher(config, image, framing, poses, cameras[image], sampler)
+        headless = framing == OWN_EYES
+        outfits = Outfits.sample(P, headless, sampler)
+        tones = skin_tones(P, sampler)
+        mesh = self.dresser(people.bodies, outfits, tones, people.view, image, sampler)
+        slot = torch.cat([2 * number, 2 * number + 1])
+        is_left = torch.arange(2 * P, device=image.device) >= P
+        arms = _Arms(
+            people.arms, people.arm_placement, image.repeat(2), slot, is_left,
+            tones.repeat(2, 1), outfits.cuff.repeat(2).clamp(min=0.03),
+        )  # fmt: skip
+        return arms, mesh, people.view.linear[: len(images), :, 2]
+
+    def lone_arms(
+        self, images: Tensor, cameras: Tensor, sampler: Sampler
+    ) -> tuple[_Arms, SceneMesh]:
+        """One to four arms in each of the images, and their sleeves."""
+        config, B = self.config, len(cameras)
+        hands = 1 + sampler.choice(config.hand_counts, len(images))
+        image = images.repeat_interleave(hands)
+        first = (torch.cumsum(hands, 0) - hands).repeat_interleave(hands)
+        N = len(image)
+        slot = torch.arange(N, device=image.device) - first
+        is_left = sampler.coin(0.5, N)
+        posed = self.arm.pose(self.arm_poses(N, sampler))
+        placement = self.place(posed, image, slot, is_left, cameras, sampler)
+        same = sampler.coin(0.8, N)  # an image's arms are mostly one person's
+        tones = torch.where(same[:, None], skin_tones(B, sampler)[image], skin_tones(N, sampler))
+        outfits = torch.where(
+            same[:, None, None], wardrobe(B, sampler)[image], wardrobe(N, sampler)
+        )
+        dressed = sampler.coin(config.sleeve_fraction, B)[image]
+        dressed = torch.where(same, dressed, sampler.coin(config.sleeve_fraction, N))
+        cuff = self.tailor.cuffs(dressed, sampler)
+        arms = _Arms(posed, placement, image, slot, is_left, tones, cuff)
+        normals = vertex_normals(posed.vertices_m, self.arm.faces)
+        normals = normals @ placement.linear.transpose(1, 2)
+        vertices = placement(posed.vertices_m)
+        sleeves = self.tailor(vertices, normals, cuff, outfits, image, is_left, sampler)
+        return arms, sleeves
+
     def place(
         self,
         posed: PosedArms,
@@ -94,53 +191,33 @@ class SceneBuilder:
         """Stands for all arms, an image's first arm first, the others clear of those before."""
         N, device = len(image), image.device
         linear, offset = torch.zeros(N, 3, 3, device=device), torch.zeros(N, 3, device=device)
-        far = torch.full((len(cameras), 1, 3), 1e3, device=device)
+        taken = torch.full((len(cameras), 1, 3), 1e3, device=device)
         for number in range(int(slot.max()) + 1):
             rows = (slot == number).nonzero().squeeze(1)
             points = ArmPoints(posed.joints_m[rows], posed.elbow_m[rows], posed.shoulder_m[rows])
+            own = image[rows]
             placed = place_arms(
-                self.config, points, is_left[rows], cameras[image[rows]], far[image[rows]], sampler
+                self.config, points, is_left[rows], cameras[own], taken[own], sampler
             )
             linear[rows], offset[rows] = placed.linear, placed.offset_m
-            spheres = arm_spheres(placed(points.joints_m), placed(points.elbow_m[:, None])[:, 0])
-            taken = torch.full((len(cameras), spheres.shape[1], 3), 1e3, device=device)
-            taken[image[rows]] = spheres
-            far = torch.cat([far, taken], 1)
+            elbow = placed(points.elbow_m[:, None])[:, 0]
+            spheres = arm_spheres(placed(points.joints_m), elbow)
+            new = torch.full((len(cameras), spheres.shape[1], 3), 1e3, device=device)
+            new[own] = spheres
+            taken = torch.cat([taken, new], 1)
         return Placement(linear, offset)
 
-    def draw_arms(
-        self,
-        posed: PosedArms,
-        placement: Placement,
-        image: Tensor,
-        slot: Tensor,
-        is_left: Tensor,
-        sampler: Sampler,
-    ) -> tuple[SceneMesh, Tensor]:
-        """Skin and sleeves of all arms; an image's arms are mostly one person's."""
-        N, images = len(image), int(image.max()) + 1
-        normals = vertex_normals(posed.vertices_m, self.arm.faces)
-        normals = normals @ placement.linear.transpose(1, 2)
-        vertices = placement(posed.vertices_m)
-        same = sampler.coin(0.8, N)
-        tones = torch.where(
-            same[:, None], skin_tones(images, sampler)[image], skin_tones(N, sampler)
-        )
-        outfits = torch.where(
-            same[:, None, None], wardrobe(images, sampler)[image], wardrobe(N, sampler)
-        )
-        dressed = sampler.coin(self.config.sleeve_fraction, images)[image]
-        dressed = torch.where(same, dressed, sampler.coin(self.config.sleeve_fraction, N))
-        cuff = self.tailor.cuffs(dressed, sampler)
-        albedo, gloss = self.painter(tones, sampler)
-        first = 1 + HAND_PARTS * slot[:, None]
+    def draw_skin(self, arms: _Arms, sampler: Sampler) -> tuple[SceneMesh, Tensor]:
+        """The arms' bare skin, and to whose hand each of its faces belongs."""
+        normals = vertex_normals(arms.posed.vertices_m, self.arm.faces)
+        normals = normals @ arms.placement.linear.transpose(1, 2)
+        albedo, gloss = self.painter(arms.tones, sampler)
+        first = 1 + HAND_PARTS * arms.slot[:, None]
         part = torch.where(self.arm.face_bone >= 0, first + self.arm.face_bone, OTHER_PART)
-        bare = self.tailor.bare_faces(cuff)
+        bare = self.tailor.bare_faces(arms.cuff)
         skin = instances(
-            vertices, normals, albedo, self.arm.v_template, self.painter.material, gloss,
-            self.arm.faces, image, face_part=part, keep=bare, mirrored=is_left,
+            arms.placement(arms.posed.vertices_m), normals, albedo, self.arm.v_template,
+            self.painter.material, gloss, self.arm.faces, arms.image, face_part=part, keep=bare,
+            mirrored=arms.is_left,
         )  # fmt: skip
-        face_arm = slot[bare.nonzero()[:, 0]]
-        sleeves = self.tailor(vertices, normals, cuff, outfits, image, is_left, sampler)
-        nothing = torch.full((len(sleeves.faces),), -1, device=image.device)
-        return concatenate([skin, sleeves]), torch.cat([face_arm, nothing])
+        return skin, arms.slot[bare.nonzero()[:, 0]]
