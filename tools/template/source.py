@@ -18,7 +18,7 @@ ARM_BONES = ('upperarm', 'lowerarm', 'wrist', 'metacarpal', 'finger')
 HAND_BONES = ('wrist', 'metacarpal', 'finger')
 LOCAL_CHANGES = [
     *('r-hand-fingers-length-incr', 'r-hand-fingers-diameter-incr'),
-    *('r-hand-fingers-distance-incr', 'r-hand-scale-incr', 'measure-wrist-circ-incr'),
+    *('r-hand-fingers-distance-incr', 'measure-wrist-circ-incr'),
     *('r-lowerarm-fat-incr', 'r-lowerarm-muscle-incr'),
 ]
 
@@ -52,10 +52,10 @@ def sample_people(rng: np.random.Generator, count: int) -> dict[str, FloatArray]
     """Phenotypes of adults, each label [count], that a hand depends on; its size is set later."""
 
     def around_average(spread: float) -> FloatArray:
-        return np.clip(0.5 + spread * rng.standard_normal(count), 0.1, 0.9)
+        return np.clip(0.5 + spread * rng.standard_normal(count), 0.2, 0.8)
 
     people = {label: around_average(0.12) for label in ('height', 'proportions')}
-    people |= {label: around_average(0.22) for label in ('muscle', 'weight')}
+    people |= {label: around_average(0.16) for label in ('muscle', 'weight')}
     people['gender'] = rng.random(count)
     people['age'] = 0.55 + 0.45 * rng.random(count)
     ancestry = rng.dirichlet([0.6, 0.6, 0.6], count)
