@@ -28,6 +28,7 @@ from handos_ros.image_encodings import ImageError
 
 MessageTypes = Callable[[str], Any]  # 'package/msg/Name' -> class
 UNKNOWN_ROTATION_VARIANCE_RAD2 = np.pi**2
+LARGEST_PX = 1e6  # no focal length or principal point is larger
 # Numbers of distortion coefficients that each model may have.
 DISTORTION_LENGTHS: dict[DistortionModel, tuple[int, ...]] = {
     'plumb_bob': (0, 4, 5),
@@ -81,29 +82,29 @@ def camera_from_info(message: Any, shape: tuple[int, int]) -> Camera:
 
     Raises CameraInfoError for an uncalibrated camera or one of another size.
     """
-    matrix_px = np.array(message.k, np.float64).reshape(3, 3)
-    if not np.isfinite(matrix_px).all() or matrix_px[0, 0] <= 0 or matrix_px[1, 1] <= 0:
+    k = np.array(message.k, np.float64)
+    focal_px, centre_px = k[[0, 4]], k[[2, 5]]
+    if not ((focal_px >= 1) & (focal_px < LARGEST_PX) & (np.abs(centre_px) < LARGEST_PX)).all():
         raise CameraInfoError(
-            'camera_info is not calibrated (its K is zero or NaN): run camera_calibration and '
-            'give the result to the camera driver'
+            'camera_info is not calibrated (its K is zero or no numbers of a camera): run '
+            'camera_calibration and give the result to the camera driver'
         )
     model, distortion = _distortion(message)
     roi = message.roi
     binning_x, binning_y = max(1, message.binning_x), max(1, message.binning_y)
     width = (roi.width or message.width) // binning_x
     height = (roi.height or message.height) // binning_y
-    if (height, width) != shape:
+    if (height, width) != shape or min(shape) <= 0:
         raise CameraInfoError(
             f'camera_info is for {width}x{height} but the image is {shape[1]}x{shape[0]}: '
             'calibrate at the resolution in use, or remap camera_info to this camera'
         )
     offset_px = np.array([roi.x_offset, roi.y_offset])
     binning = np.array([binning_x, binning_y])
-    scale = 1.0 / binning
-    # Pixel centres lie at whole numbers: centre -> edge coordinates, bin, and back.
-    matrix_px[:2, 2] = (matrix_px[:2, 2] - offset_px + 0.5) * scale - 0.5
-    matrix_px[0, :2] *= scale[0]
-    matrix_px[1, 1] *= scale[1]
+    # Pixel centres lie at whole numbers: to coordinates from the image's edge, bin, and back.
+    cx, cy = (centre_px - offset_px + 0.5) / binning - 0.5
+    fx, fy = focal_px / binning
+    matrix_px = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     return Camera(width, height, matrix_px, distortion, model)
 
 

@@ -54,6 +54,7 @@ class Statistics:
         self._lock = threading.Lock()
         self.received = 0
         self.processed = 0
+        self.lost = 0
         self.dropped: Counter[str] = Counter()
         self._problems: dict[str, Problem] = {}
         self._received_at_s: deque[float] = deque(maxlen=WINDOW)
@@ -64,6 +65,11 @@ class Statistics:
         with self._lock:
             self.received += 1
             self._received_at_s.append(self._clock())
+
+    def frames_lost(self, count: int) -> None:
+        """Frames that the middleware says were sent and did not arrive."""
+        with self._lock:
+            self.lost += count
 
     def frame_dropped(self, reason: str) -> None:
         with self._lock:
@@ -100,6 +106,7 @@ class Statistics:
             now_s = self._clock()
             values = {
                 'frames received': str(self.received),
+                'frames lost on the way': str(self.lost),
                 'frames processed': str(self.processed),
                 'frames dropped': str(self.dropped.total()),
                 **{f'dropped: {why}': str(count) for why, count in sorted(self.dropped.items())},

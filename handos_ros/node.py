@@ -48,7 +48,6 @@ IMAGE_TYPES = {
 }
 WATCH_PERIOD_S = 0.1
 SUCCESS = TransitionCallbackReturn.SUCCESS
-CAMERA_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class HandNode(LifecycleNode):
@@ -224,17 +223,23 @@ class HandNode(LifecycleNode):
         )
 
     def _subscribe(self, topic: str, type_name: str, callback: Callable[[Any], None]) -> Any:
+        on_lost = self._on_message_lost if callback == self._on_image else None
         return self.create_subscription(
             message_type(type_name),
             topic,
             callback,
-            CAMERA_QOS,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_qos_mismatch),
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=self._on_qos_mismatch, message_lost=on_lost
+            ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
     def _on_qos_mismatch(self, event: Any) -> None:
         self._qos_mismatch = True
+
+    def _on_message_lost(self, event: Any) -> None:
+        self._statistics.frames_lost(event.total_count_change)
 
     def _check_parameters(self, changed: list[Parameter]) -> Any:
         """Refuse values outside the limits, and changes that only configure would see."""
@@ -282,8 +287,10 @@ def run(factory: PerceptionFactory, args: Sequence[str] | None = None) -> None:
     executor.add_node(node)
     try:
         autostart = node.get_parameter('autostart').value
-        if autostart and node.trigger_configure() == SUCCESS:
-            node.trigger_activate()
+        if autostart and not (
+            node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+        ):
+            raise UserError('the node cannot be started: its log says why')
         while ok():
             executor.spin_once(timeout_sec=1.0)
             if autostart and isinstance(node.failure, UserError):

@@ -85,7 +85,7 @@ class HandPublishers:
 
     def destroy(self) -> None:
         for publisher in [*self._publishers.values(), self._topology]:
-            self._node.destroy_publisher(publisher)
+            self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
 
     def _wanted(self, name: str) -> bool:

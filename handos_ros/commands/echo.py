@@ -41,7 +41,7 @@ def echo(
         printed += 1
 
     node.create_subscription(
-        message_type('handos/msg/HandMeshArray'), topic, on_hands, QoSProfile()
+        message_type('handos/msg/HandMeshArray'), topic, on_hands, QoSProfile(depth=10)
     )
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -5,6 +5,7 @@ Everything has rclpy's name and semantics. HANDOS_RUNTIME=rclpy or embedded forc
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from typing import TYPE_CHECKING
@@ -55,6 +56,13 @@ if TYPE_CHECKING or RUNTIME == 'embedded':
             "pip install 'handos-ros[ros-free]' to run without one"
         ) from error
 else:
+    try:
+        importlib.import_module('rclpy')
+    except ModuleNotFoundError as error:
+        raise UserError(
+            'HANDOS_RUNTIME is rclpy, which is not installed: source a ROS 2 installation, or '
+            'unset HANDOS_RUNTIME'
+        ) from error
     from handos_ros.runtime.genuine import (
         DurabilityPolicy,
         ExternalShutdownException,

@@ -64,12 +64,15 @@ class LifecycleNode(Node):
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
 
     def create_lifecycle_publisher(
         self, msg_type: Any, topic: str, qos_profile: Any, **options: Any
     ) -> LifecyclePublisher:
         return self._add_publisher(LifecyclePublisher, msg_type, topic, qos_profile, **options)
+
+    def destroy_lifecycle_publisher(self, publisher: LifecyclePublisher) -> bool:
+        return self.destroy_publisher(publisher)
 
     def trigger_configure(self) -> TransitionCallbackReturn:
         return self._transition('configure', (UNCONFIGURED,), INACTIVE)
@@ -90,7 +93,8 @@ class LifecycleNode(Node):
         self, name: str, allowed: tuple[LifecycleState, ...], target: LifecycleState
     ) -> TransitionCallbackReturn:
         if self._state not in allowed:
-            raise RuntimeError(f'cannot {name} a node that is {self._state.label}')
+            self.get_logger().error(f'cannot {name} a node that is {self._state.label}')
+            return TransitionCallbackReturn.ERROR
         previous = self._state
         try:
             result: TransitionCallbackReturn = getattr(self, f'on_{name}')(previous)

@@ -14,6 +14,7 @@ from handos_ros.runtime.embedded.logging import Logger
 from handos_ros.runtime.embedded.parameters import Parameter, ParameterServer
 from handos_ros.runtime.embedded.qos import (
     DurabilityPolicy,
+    QoSMessageLostInfo,
     QoSOverridingOptions,
     QoSProfile,
     QoSRequestedIncompatibleQoSInfo,
@@ -80,14 +81,13 @@ class Subscription:
             context.topic(f'rt{topic_name}', msg_type.__msgtype__),
             qos.to_dds(),
         )
-        self._incompatible = 0
 
     def get_publisher_count(self) -> int:
         return self.reader.matched()
 
     def execute(self) -> bool:
         """Call back with the oldest message that has arrived, if there is one."""
-        self._report_incompatible_qos()
+        self._report_events()
         taken = self.reader.take(1)
         if not taken:
             return False
@@ -102,14 +102,21 @@ class Subscription:
         self.callback(message)
         return True
 
-    def _report_incompatible_qos(self) -> None:
-        status = self.reader.incompatible_qos()
-        if status.total_count != self._incompatible and self._events.incompatible_qos is not None:
-            change = status.total_count - self._incompatible
+    def _report_events(self) -> None:
+        incompatible = self.reader.incompatible_qos()
+        if incompatible.total_count_change and self._events.incompatible_qos is not None:
             self._events.incompatible_qos(
-                QoSRequestedIncompatibleQoSInfo(status.total_count, change, status.last_policy_id)
+                QoSRequestedIncompatibleQoSInfo(
+                    incompatible.total_count,
+                    incompatible.total_count_change,
+                    incompatible.last_policy_id,
+                )
             )
-        self._incompatible = status.total_count
+        lost = self.reader.samples_lost()
+        if lost.total_count_change and self._events.message_lost is not None:
+            self._events.message_lost(
+                QoSMessageLostInfo(lost.total_count, lost.total_count_change)
+            )
 
 
 class Node:

@@ -36,7 +36,7 @@ class DurabilityPolicy(IntEnum):
 class QoSProfile:
     """The policies that the node sets; everything else is DDS's default."""
 
-    depth: int = 10
+    depth: int
     history: HistoryPolicy = HistoryPolicy.KEEP_LAST
     reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE
     durability: DurabilityPolicy = DurabilityPolicy.VOLATILE
@@ -106,7 +106,12 @@ def override(profile: QoSProfile, values: Iterable[tuple[QoSPolicyKind, Any]]) -
         QoSPolicyKind.DURABILITY: DurabilityPolicy,
     }
     for kind, value in values:
-        parsed = int(value) if kind == QoSPolicyKind.DEPTH else enums[kind][str(value).upper()]
+        try:
+            parsed = int(value) if kind == QoSPolicyKind.DEPTH else enums[kind][str(value).upper()]
+        except KeyError:
+            raise RuntimeError(
+                f'Unexpected QoS override for policy `{kind.value}`: `{value}`'
+            ) from None
         changed: dict[str, Any] = {kind.value: parsed}
         profile = replace(profile, **changed)
     return profile
@@ -122,10 +127,19 @@ class QoSRequestedIncompatibleQoSInfo:
 
 
 @dataclass(frozen=True)
+class QoSMessageLostInfo:
+    """What the message_lost event tells."""
+
+    total_count: int
+    total_count_change: int
+
+
+@dataclass(frozen=True)
 class SubscriptionEventCallbacks:
-    """Events of a subscription; only the one that the node uses."""
+    """Events of a subscription; only those that the node uses."""
 
     incompatible_qos: Callable[[QoSRequestedIncompatibleQoSInfo], None] | None = None
+    message_lost: Callable[[QoSMessageLostInfo], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class RawReader:
 
     def __init__(self, participant: DomainParticipant, topic: Topic[IdlStruct], qos: Qos) -> None:
         self.entity = DataReader(participant, topic, qos)
-        self.entity.set_status_mask(DDSStatus.DataAvailable | DDSStatus.RequestedIncompatibleQos)
+        self.entity.set_status_mask(DDSStatus.SampleLost | DDSStatus.RequestedIncompatibleQos)
 
     def take(self, at_most: int) -> list[bytes]:
         """Messages that have arrived, oldest first."""
@@ -115,6 +115,10 @@ class RawReader:
     def incompatible_qos(self) -> Any:
         """The status of publishers that did not match; reading it clears its change count."""
         return self.entity.get_requested_incompatible_qos_status()
+
+    def samples_lost(self) -> Any:
+        """The status of messages that never arrived; reading it clears its change count."""
+        return self.entity.get_sample_lost_status()
 
     def matched(self) -> int:
         """How many writers are received."""

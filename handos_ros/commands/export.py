@@ -1,0 +1,81 @@
+"""`handos export`: weights as ONNX graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from handos_model.errors import UserError
+from handos_model.exported import GraphSampling, Precision
+from handos_model.types import ImageArray
+
+
+def export(
+    weights: Annotated[str, typer.Argument(help='Shipped name, folder or hub id.')],
+    out: Annotated[Path, typer.Option(help='Folder to write to; it may be that of the weights.')],
+    precision: Annotated[str, typer.Option(help='fp32, fp16, or both as fp32,fp16.')] = 'fp32',
+    hands: Annotated[str, typer.Option(help='Hands a decoder takes at once.')] = '1,2,4',
+    sampling: Annotated[
+        str, typer.Option(help='grid_sample, gather, plugin (TensorRT only), or several.')
+    ] = 'grid_sample',
+    images: Annotated[
+        list[Path] | None, typer.Option(help='Real pictures to compare the graphs on.')
+    ] = None,
+) -> None:
+    """Write ONNX graphs, each compared with torch first; nothing is written where one differs."""
+    try:
+        from handos_model import export as exporter
+        from handos_model.network import HandOS
+    except ImportError as error:
+        raise UserError(
+            f"{error.name} is not installed: pip install 'handos-ros[export]'"
+        ) from error
+    from handos_model.weights import WEIGHTS, find_weights, sha256
+
+    folder = find_weights(weights)
+    network = HandOS.from_pretrained(folder)
+    exported = exporter.export(
+        network,
+        out,
+        exporter.ExportConfig(
+            precisions=cast(tuple[Precision, ...], tuple(precision.split(','))),
+            samplings=cast(tuple[GraphSampling, ...], tuple(sampling.split(','))),
+            hands=_numbers(hands),
+        ),
+        licence=_licence(folder),
+        source_sha256=sha256(folder / WEIGHTS),
+        images=[_letterboxed(file, network.config.input_size_hw) for file in images or []],
+        report=print,
+    )
+    print(f'{len(exported.graphs)} graphs of {exported.name} in {out}')
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(','))
+    except ValueError:
+        raise UserError(f'--hands {text!r}: give numbers such as 1,2,4') from None
+
+
+def _licence(folder: Path) -> str:
+    """`license:` of the model card's header."""
+    card = folder / 'README.md'
+    lines = card.read_text().splitlines() if card.is_file() else []
+    for line in lines:
+        key, _, value = line.partition(':')
+        if key.strip() == 'license':
+            return value.strip()
+    return 'unknown'
+
+
+def _letterboxed(file: Path, network_hw: tuple[int, int]) -> ImageArray:
+    from handos_model.preprocess import Letterbox
+    from handos_ros.commands.image import read_picture
+
+    picture = read_picture(file)
+    letterbox = Letterbox((picture.shape[0], picture.shape[1]), network_hw)
+    buffer = letterbox.buffer()
+    letterbox.apply(picture, buffer)
+    return buffer[0]
