@@ -9,11 +9,12 @@ Environment Maps", 2001.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from handos_training.synth.pixels import take
 from handos_training.synth.sampling import Sampler, axis_angle_matrix
 
 # The cosine lobe's coefficients by degree, over pi.
@@ -37,6 +38,9 @@ class Lights:
     key_direction: Tensor  # [B,3] unit, towards the light
     key_color: Tensor  # [B,3] irradiance / pi of a surface that faces the light
     key_radius: Tensor  # [B] radians, half the light's apparent size: how soft shadows are
+
+    def __getitem__(self, index: Tensor) -> Lights:
+        return Lights(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
 @dataclass
@@ -115,9 +119,14 @@ def harmonic_basis(direction: Tensor) -> Tensor:
     )
 
 
-def irradiance(harmonics: Tensor, normal: Tensor) -> Tensor:
-    """Irradiance / pi [P,3] at unit normals [P,3] under `harmonics` [P,9,3] or [9,3]."""
-    return (harmonic_basis(normal)[..., None] * harmonics).sum(-2).clamp_(min=0)
+def irradiance(harmonics: Tensor, normal: Tensor, image: Tensor) -> Tensor:
+    """Irradiance / pi [3,P] at unit normals [3,P] in images [P] under `harmonics` [B,9,3]."""
+    basis = harmonic_basis(normal.T).T.contiguous()
+    coefficients = take(harmonics, image).view(9, 3, -1)
+    total = coefficients[0] * basis[0]
+    for k in range(1, 9):
+        total.addcmul_(coefficients[k], basis[k])
+    return total.clamp_(min=0)
 
 
 def rotate_harmonics(harmonics: Tensor, new_from_old: Tensor) -> Tensor:
@@ -152,7 +161,8 @@ def room_lights(sampler: Sampler, world_from_camera: Tensor, lamps: int = 3) -> 
     """Light of invented rooms and streets: bright sky or ceiling, dark ground, a few lamps."""
     B, device = len(world_from_camera), world_from_camera.device
     up = torch.tensor([0.0, -1, 0], device=device).expand(B, 3)
-    sky = light_colors(sampler, B) * sampler.log_uniform(0.25, 0.9, B, 1)
+    # Many lamps and white walls mix to a light that is less coloured than any one of them.
+    sky = light_colors(sampler, B).sqrt() * sampler.log_uniform(0.2, 0.8, B, 1)
     ground = sky * sampler.uniform(0.15, 0.8, B, 3) * sampler.uniform(0.4, 1, B, 1)
     harmonics = torch.zeros(B, 9, 3, device=device)
     harmonics[:, 0] = 0.5 * (sky + ground) / 0.282095
@@ -161,7 +171,7 @@ def room_lights(sampler: Sampler, world_from_camera: Tensor, lamps: int = 3) -> 
         strength = sampler.log_uniform(0.05, 0.7, B, 1) * sampler.coin(0.6, B, 1)
         color = light_colors(sampler, B) * strength
         harmonics += _soft_light(directions(sampler, B), color)
-    key_color = light_colors(sampler, B) * sampler.log_uniform(0.15, 2.0, B, 1)
+    key_color = light_colors(sampler, B) * sampler.log_uniform(0.25, 2.5, B, 1)
     key_color = key_color * sampler.coin(0.85, B, 1)
     return _to_camera(
         harmonics,

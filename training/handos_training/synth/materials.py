@@ -1,18 +1,19 @@
 """What surfaces look like: colour, relief and gloss of skin, nails, cloth, things, hair and eyes.
 
 Everything is looked up by the position at rest, so that texture stays on a moving surface. All
-functions take flat lists of P pixels; a pixel's look is its image's.
+functions take flat lists of P pixels, channel-first.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from handos_training.synth.mesh import Material
 from handos_training.synth.noise import WaveNoise, visible_amplitude
+from handos_training.synth.pixels import dot, take, unit
 from handos_training.synth.sampling import Sampler
 
 _TONE = WaveNoise(0.035, 6)
@@ -31,11 +32,11 @@ _STRANDS = WaveNoise(0.003, 10, spread=0.5, stretch=(1, 12, 1))
 class Surface:
     """What the light meets at P pixels."""
 
-    albedo: Tensor  # [P,3] linear
-    normal: Tensor  # [P,3] unit, with relief
-    specular: Tensor  # [P,3] reflectance at normal incidence
+    albedo: Tensor  # [3,P] linear
+    normal: Tensor  # [3,P] unit, with relief
+    specular: Tensor  # [3,P] or [1,P], reflectance at normal incidence
     shininess: Tensor  # [P] Blinn-Phong exponent
-    wrap: Tensor  # [P,3] how far light bleeds past the terminator (subsurface scattering)
+    wrap: tuple[float, float, float]  # how far red, green and blue bleed past the terminator
 
 
 @dataclass
@@ -117,101 +118,89 @@ def fabric_colors(sampler: Sampler, count: int) -> Tensor:
 class Pixels:
     """What geometry says about P pixels before any material does."""
 
-    image: Tensor  # [P] int64
-    rest_m: Tensor  # [P,3]
-    albedo: Tensor  # [P,3]
-    normal: Tensor  # [P,3] unit
+    look: Tensor  # [P] int64, the entry of the looks that it has
+    rest_m: Tensor  # [3,P]
+    albedo: Tensor  # [3,P]
+    normal: Tensor  # [3,P] unit
     gloss: Tensor  # [P]
     footprint_m: Tensor  # [P] size of a pixel on the surface
 
-    def __getitem__(self, index: Tensor) -> Pixels:
-        values = (getattr(self, f.name).index_select(0, index) for f in fields(self))
-        return Pixels(*values)
 
-
-def surface(pixels: Pixels, material: Tensor, looks: Looks) -> Surface:
-    """Apply each material to the pixels [P] that are made of it."""
-    P = len(material)
-    color = pixels.albedo.new_zeros
-    result = Surface(color(P, 3), color(P, 3), color(P, 3), color(P), color(P, 3))
-    for kind, appearance in _APPEARANCES.items():
-        index = (material == kind).nonzero().squeeze(1)
-        if len(index):
-            part = appearance(pixels[index], looks)
-            for f in fields(Surface):
-                getattr(result, f.name).index_copy_(0, index, getattr(part, f.name))
-    return result
+def surface(material: Material, pixels: Pixels, looks: Looks) -> Surface:
+    """What pixels of one material look like."""
+    return _APPEARANCES[material](pixels, looks)
 
 
 def _skin(pixels: Pixels, looks: Looks) -> Surface:
-    image, position = pixels.image, pixels.rest_m
-    amount = looks.skin_mottle[image]
-    blood = 0.55 * _TONE(position) + 0.5 * _MOTTLE(position) * visible_amplitude(
-        _MOTTLE.wavelength_m, pixels.footprint_m
-    )
-    blood *= amount
-    tint = blood.new_tensor([0.015, -0.06, -0.055])
-    albedo = pixels.albedo * (1 + blood[:, None] * tint)
-    vein = (-(_VEIN(position) / 0.16).square_()).exp_() * looks.skin_veins[image]
-    albedo *= 1 - vein[:, None] * vein.new_tensor([0.2, 0.09, 0.02])
+    look, position = pixels.look, pixels.rest_m
+    amount = take(looks.skin_mottle, look)
+    blood = _MOTTLE(position).mul_(visible_amplitude(_MOTTLE.wavelength_m, pixels.footprint_m))
+    blood = blood.mul_(0.5).add_(_TONE(position), alpha=0.55).mul_(amount)
+    vein = (_VEIN(position) / 0.16).square_().neg_().exp_().mul_(take(looks.skin_veins, look))
     visible = visible_amplitude(_SKIN_RELIEF.wavelength_m, pixels.footprint_m)
     value, slope = _SKIN_RELIEF.with_gradient(position)
+    furrow = (1 - value.abs().clamp_(max=1)).mul_(amount).mul_(visible)
+    albedo = torch.stack(
+        [
+            color * (1 + red * blood).sub_(vein, alpha=blue).sub_(furrow, alpha=0.08)
+            for color, red, blue in zip(
+                pixels.albedo, (0.015, -0.06, -0.055), (0.2, 0.09, 0.02), strict=True
+            )
+        ]
+    )
     # Furrows: the noise folded at zero has sharp valleys, as the skin's lines are.
-    slope *= (-value * 3).clamp_(-1, 1)[:, None]
-    albedo *= (1 - 0.08 * amount * visible * (1 - value.abs().clamp_(max=1)))[:, None]
-    normal = _with_relief(pixels.normal, slope, looks.skin_relief[image] * visible)
-    gloss = pixels.gloss * looks.skin_shine[image] * (1 + 0.25 * blood)
+    slope *= value.mul_(-3).clamp_(-1, 1).mul_(visible).mul_(take(looks.skin_relief, look))
+    gloss = blood.mul_(0.25).add_(1).mul_(pixels.gloss).mul_(take(looks.skin_shine, look))
     return Surface(
         albedo,
-        normal,
-        (0.028 * gloss.clamp(0.2, 2) / 0.5)[:, None].expand(-1, 3),
+        _with_relief(pixels.normal, slope),
+        (0.056 * gloss.clamp(0.2, 2))[None],
         8 + 40 * gloss.clamp(0, 1),
-        albedo.new_tensor([0.38, 0.17, 0.09]).expand(len(image), 3),
+        (0.38, 0.17, 0.09),
     )
 
 
 def _nail(pixels: Pixels, looks: Looks) -> Surface:
     tone = _MOTTLE(pixels.rest_m * 0.5)
     return Surface(
-        pixels.albedo * (1 + 0.03 * tone[:, None]),
+        pixels.albedo * (1 + 0.03 * tone),
         pixels.normal,
-        torch.full_like(pixels.albedo, 0.05),
+        torch.full_like(tone, 0.05)[None],
         60 + 120 * pixels.gloss,
-        pixels.albedo.new_tensor([0.25, 0.12, 0.08]).expand_as(pixels.albedo),
+        (0.25, 0.12, 0.08),
     )
 
 
 def _cloth(pixels: Pixels, looks: Looks) -> Surface:
-    image, position = pixels.image, pixels.rest_m
+    look, position = pixels.look, pixels.rest_m
     _, folds = _FOLDS.with_gradient(position)
     _, wrinkles = _WRINKLES.with_gradient(position)
-    folds.add_(wrinkles, alpha=0.4).mul_(looks.fold_slope[image][:, None])
+    folds.add_(wrinkles, alpha=0.4).mul_(take(looks.fold_slope, look))
     thread, weave = _WEAVE.with_gradient(position)
     visible = visible_amplitude(_WEAVE.wavelength_m, pixels.footprint_m)
-    visible = visible * looks.weave_slope[image]
-    folds.addcmul_(weave, visible[:, None])
-    albedo = _print(pixels, looks.cloth) * (1 + 0.35 * visible * thread)[:, None]
+    visible *= take(looks.weave_slope, look)
+    folds.addcmul_(weave, visible)
     return Surface(
-        albedo,
-        _with_relief(pixels.normal, folds, None),
-        (0.005 + 0.03 * pixels.gloss)[:, None].expand(-1, 3),
+        printed(pixels, looks.cloth) * (1 + 0.35 * visible * thread),
+        _with_relief(pixels.normal, folds),
+        (0.005 + 0.03 * pixels.gloss)[None],
         6 + 20 * pixels.gloss,
-        torch.full_like(albedo, 0.12),
+        (0.12, 0.12, 0.12),
     )
 
 
 def _rigid(pixels: Pixels, looks: Looks) -> Surface:
-    albedo = _print(pixels, looks.rigid)
+    albedo = printed(pixels, looks.rigid)
     value, slope = _GRAIN.with_gradient(pixels.rest_m)
     visible = visible_amplitude(_GRAIN.wavelength_m, pixels.footprint_m) * (1 - pixels.gloss)
-    albedo = albedo * (1 + 0.07 * visible * value)[:, None]
-    metal = (looks.metal[pixels.image] & (pixels.gloss > 0.6))[:, None]
+    albedo *= 1 + 0.07 * visible * value
+    metal = take(looks.metal, pixels.look) & (pixels.gloss > 0.6)
     return Surface(
         torch.where(metal, 0.08 * albedo, albedo),
-        _with_relief(pixels.normal, slope, 0.12 * visible),
-        torch.where(metal, 0.35 + 0.6 * albedo, 0.04 * albedo.new_ones(1, 3)),
+        _with_relief(pixels.normal, slope.mul_(0.12 * visible)),
+        torch.where(metal, 0.35 + 0.6 * albedo, 0.04),
         8 + 250 * pixels.gloss.square(),
-        torch.zeros_like(albedo),
+        (0, 0, 0),
     )
 
 
@@ -220,14 +209,12 @@ def _hair(pixels: Pixels, looks: Looks) -> Surface:
     lock, bend = _WRINKLES.with_gradient(pixels.rest_m)
     visible = visible_amplitude(_STRANDS.wavelength_m, pixels.footprint_m)
     shade = (0.35 * lock + 0.35 * visible * value).exp_()
-    slope = 0.6 * visible[:, None] * slope + 0.5 * bend
-    albedo = (pixels.albedo * shade[:, None]).clamp_(max=0.9)
     return Surface(
-        albedo,
-        _with_relief(pixels.normal, slope, None),
-        torch.full_like(albedo, 0.03),
+        (pixels.albedo * shade).clamp_(max=0.9),
+        _with_relief(pixels.normal, 0.6 * visible * slope + 0.5 * bend),
+        torch.full_like(shade, 0.03)[None],
         torch.full_like(shade, 18.0),
-        torch.full_like(albedo, 0.2),
+        (0.2, 0.2, 0.2),
     )
 
 
@@ -235,9 +222,9 @@ def _eye(pixels: Pixels, looks: Looks) -> Surface:
     return Surface(
         pixels.albedo,
         pixels.normal,
-        torch.full_like(pixels.albedo, 0.04),
+        torch.full_like(pixels.gloss, 0.04)[None],
         torch.full_like(pixels.gloss, 300.0),
-        torch.full_like(pixels.albedo, 0.1),
+        (0.1, 0.1, 0.1),
     )
 
 
@@ -251,27 +238,26 @@ _APPEARANCES = {
 }
 
 
-def _print(pixels: Pixels, pattern: Pattern) -> Tensor:
-    """Albedo [P,3] with the image's pattern on it."""
-    image = pixels.image
+def printed(pixels: Pixels, pattern: Pattern) -> Tensor:
+    """Albedo [3,P] with each pixel's pattern on it."""
+    look = pixels.look
     noise = _BLOBS(pixels.rest_m)
-    waves = pattern.waves.index_select(0, image)
-    phase = (waves * pixels.rest_m[:, None]).sum(2)
-    phase += (pattern.warp.index_select(0, image) * noise)[:, None]
+    warp, threshold = take(pattern.warp, look), take(pattern.threshold, look)
+    weights = take(pattern.weights, look)
+    height = weights[2] * noise
+    edge = take(pattern.sharpness, look)
     # A stripe narrower than a pixel fades to its mean instead of flickering.
-    period = 2 * torch.pi / waves.norm(dim=2)
-    visible = visible_amplitude(period, pixels.footprint_m[:, None])
-    height = torch.cat([phase.sin_(), noise[:, None]], 1)
-    height = (height * pattern.weights.index_select(0, image)).sum(1)
-    edge = pattern.sharpness.index_select(0, image) * visible.amin(1)
-    mix = torch.sigmoid((height - pattern.threshold.index_select(0, image)) * edge)
-    mix = (mix * pattern.strength.index_select(0, image))[:, None]
-    return torch.lerp(pixels.albedo, pattern.color.index_select(0, image), mix)
+    period = 2 * torch.pi / pattern.waves.norm(dim=2)
+    for wave in range(2):
+        phase = dot(take(pattern.waves[:, wave], look), pixels.rest_m).addcmul_(warp, noise)
+        height.addcmul_(weights[wave], phase.sin_())
+        visible = visible_amplitude(take(period[:, wave], look), pixels.footprint_m)
+        edge *= torch.where(weights[wave] > 0, visible, 1)
+    mix = torch.sigmoid_((height - threshold).mul_(edge)).mul_(take(pattern.strength, look))
+    return torch.lerp(pixels.albedo, take(pattern.color, look), mix)
 
 
-def _with_relief(normal: Tensor, slope: Tensor, amount: Tensor | None) -> Tensor:
-    """Normals [P,3] of a surface that rises along `slope` [P,3], scaled by `amount` [P]."""
-    tangent = slope - (slope * normal).sum(1, keepdim=True) * normal
-    if amount is not None:
-        tangent = tangent * amount[:, None]
-    return torch.nn.functional.normalize(normal - tangent, dim=1)
+def _with_relief(normal: Tensor, slope: Tensor) -> Tensor:
+    """Normals [3,P] of a surface that rises along `slope` [3,P]."""
+    along = dot(slope, normal)
+    return unit((normal * (1 + along)).sub_(slope))

@@ -28,31 +28,32 @@ class WaveNoise:
         height = (index + 0.5) / waves  # a hemisphere: opposite waves are the same
         azimuth = index * math.pi * (3 - math.sqrt(5))
         ring = (1 - height**2).sqrt()
-        direction = torch.stack([ring * azimuth.cos(), height, ring * azimuth.sin()])
+        direction = torch.stack([ring * azimuth.cos(), height, ring * azimuth.sin()], 1)
         # Golden-ratio steps: evenly spread values in an order unlike that of the directions.
         jitter = (index * 0.754877) % 1 * 2 - 1
-        length = 2 * math.pi / wavelength_m * (1 + spread * jitter)
-        stretched = direction * length / torch.tensor(stretch, dtype=torch.float64)[:, None]
-        self.vectors = stretched.float()  # [3,M] radians per metre
-        self.phases = (index * 2.399963).float()
+        length = 2 * math.pi / wavelength_m * (1 + spread * jitter)[:, None]
+        stretched = direction * length / torch.tensor(stretch, dtype=torch.float64)
+        self.vectors = stretched.float()  # [M,3] radians per metre
+        self.phases = (index * 2.399963).float()[:, None]
 
     def __call__(self, position_m: Tensor) -> Tensor:
-        """[P] at positions [P,3]."""
-        return self._angles(position_m).sin_().sum(1).mul_(self.scale)
+        """[P] at positions [3,P]."""
+        return self._angles(position_m).sin_().sum(0).mul_(self.scale)
 
     def with_gradient(self, position_m: Tensor) -> tuple[Tensor, Tensor]:
-        """The value [P], and its slope [P,3] per wavelength / 2 pi (about unit length)."""
+        """The value [P], and its slope [3,P] per wavelength / 2 pi (about unit length)."""
         angles = self._angles(position_m)
-        vectors = self.vectors.to(position_m.device) * (self.wavelength_m / (2 * math.pi))
-        value = angles.sin().sum(1).mul_(self.scale)
-        return value, angles.cos_() @ (vectors.T * self.scale)
+        value = angles.sin().sum(0).mul_(self.scale)
+        vectors = self.vectors.to(position_m.device) * (
+            self.scale * self.wavelength_m / (2 * math.pi)
+        )
+        return value, vectors.T @ angles.cos_()
 
     def _angles(self, position_m: Tensor) -> Tensor:
-        return torch.addmm(
-            self.phases.to(position_m.device), position_m, self.vectors.to(position_m.device)
-        )
+        device = position_m.device
+        return torch.addmm(self.phases.to(device), self.vectors.to(device), position_m)
 
 
 def visible_amplitude(wavelength_m: float | Tensor, footprint_m: Tensor) -> Tensor:
     """How much of a wave survives averaging over a pixel that is `footprint_m` wide."""
-    return (-(2.2 * footprint_m / wavelength_m).square_()).exp_()
+    return (footprint_m * (2.2 / wavelength_m)).square_().neg_().exp_()

@@ -15,34 +15,40 @@ STRENGTHS = (0.35, 0.5)
 LEVELS = 6
 
 
-def ambient_occlusion(depth_m: Tensor, focal_px: Tensor) -> Tensor:
-    """Share of the sky seen, [B,H,W] in [0.3,1], of depth images (infinite = background)."""
-    covered = depth_m.isfinite()
+def ambient_occlusion(
+    depth_m: Tensor, focal_px: Tensor, radii_m: tuple[float, float] = RADII_M
+) -> Tensor:
+    """Share of the sky seen, in [0.3,1], of depth images [B,H,W] (infinite = background).
+
+    At half the resolution, [B,ceil(H/2),ceil(W/2)]. `focal_px` [B] and the mean depth turn the
+    radii into pixels.
+    """
+    depth = F.pad(depth_m, (0, depth_m.shape[2] % 2, 0, depth_m.shape[1] % 2), value=torch.inf)
+    # The nearest of four pixels: a mean would smear silhouettes into their background.
+    depth = torch.minimum(depth[:, ::2], depth[:, 1::2])
+    depth = torch.minimum(depth[..., ::2], depth[..., 1::2])
+    covered = depth.isfinite()
     mask = covered.float()
-    count = mask.sum((1, 2)).clamp(min=1)
-    level = [torch.where(covered, depth_m, 0)[:, None], mask[:, None]]
-    distance = level[0].sum((1, 2, 3)) / count
-    pyramid = []
-    for _ in range(LEVELS):
-        level = [F.avg_pool2d(x, 2, ceil_mode=True) for x in level]
+    depth = torch.where(covered, depth, 0)
+    level = torch.stack([depth, mask], 1)
+    distance = depth.sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
+    pyramid = [level]
+    for _ in range(LEVELS - 1):
+        level = F.avg_pool2d(level, 2, ceil_mode=True)
         pyramid.append(level)
 
-    carried = torch.zeros_like(mask)[:, None]
     total = torch.zeros_like(mask)
-    for radius_m, strength in zip(RADII_M, STRENGTHS, strict=True):
-        radius_px = (radius_m * focal_px / distance.clamp(min=0.05)).clamp(1, 2**LEVELS)
-        exact = (radius_px.log2() - 0.5).clamp(0, LEVELS - 1)[:, None, None, None]
-
-        # Coarse to fine, adding each level where an image wants it: one upsampling chain for all.
+    for radius_m, strength in zip(radii_m, STRENGTHS, strict=True):
+        radius_px = radius_m * focal_px / distance.clamp(min=0.05)
+        exact = (radius_px.clamp(1, 2**LEVELS).log2() - 0.5).clamp(0, LEVELS - 1)
+        # Coarse to fine, adding each level where an image wants it: one enlarging chain for all.
+        blurred = torch.zeros_like(pyramid[-1])
         for index in range(LEVELS - 1, -1, -1):
-            share = (1 - (exact - index).abs()).clamp(min=0)
-            depth, cover = pyramid[index]
-            contribution = torch.cat([depth * share, cover * share], 1)
+            share = (1 - (exact - index).abs()).clamp(min=0)[:, None, None, None]
             if index < LEVELS - 1:
-                contribution += F.interpolate(carried, size=depth.shape[2:], mode='bilinear')
-            carried = contribution
-        carried = F.interpolate(carried, size=depth_m.shape[1:], mode='bilinear')
-        mean = carried[:, 0] / carried[:, 1].clamp(min=1e-3)
-        deeper = torch.where(covered, depth_m, 0) - mean
-        total += strength * (deeper / radius_m).clamp_(0, 1) * mask
-    return (1 - total).clamp_(0.3, 1)
+                size = pyramid[index].shape[2:]
+                blurred = F.interpolate(blurred, size=size, mode='bilinear', antialias=True)
+            blurred = blurred.addcmul_(pyramid[index], share)
+        deeper = depth - blurred[:, 0] / blurred[:, 1].clamp(min=1e-3)
+        total.addcmul_(deeper.mul_(strength / radius_m).clamp_(0, strength), mask)
+    return total.neg_().add_(1).clamp_(min=0.3)

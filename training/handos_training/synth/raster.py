@@ -5,10 +5,13 @@ of [q_0 q_1 q_2] are functions linear in the pixel (x, y) that equal b_i / z (Ol
 "Triangle Scan Conversion using 2D Homogeneous Coordinates", 1997). Their signs say what is inside,
 their sum is 1 / z, and their ratios are the perspective-correct barycentric coordinates; nothing
 has to be clipped, even where a triangle passes behind the camera.
+
+Inside, all arrays are channel-first, so that operations run along contiguous triangles.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +19,7 @@ import torch
 from torch import Tensor
 
 from handos_training.synth.mesh import SceneMesh
+from handos_training.synth.pixels import transform
 
 NEAR_M = 0.02
 # Neighbouring triangles round their common edge apart by less than this, so no crack shows.
@@ -37,8 +41,20 @@ class _Triangles:
     """K triangles that may cover a pixel, with planes relative to their box's first pixel."""
 
     face: Tensor  # [K] int64 into the mesh's faces
-    planes: Tensor  # [K,3,3]: b_i / z = planes[i] . (x - x0, y - y0, 1)
-    box_px: Tensor  # [K,4] int64 x0, y0, x1, y1, both ends included
+    planes: Tensor  # [9,K] a_i, b_i, c_i: (barycentric i) / z = a_i (x - x0) + b_i (y - y0) + c_i
+    box_px: Tensor  # [4,K] int64 x0, y0, x1, y1, both ends included
+    near_m: float | None  # set where a triangle passes through the near plane
+
+
+@dataclass
+class _Spans:
+    """S runs of pixels along a row, each within one triangle."""
+
+    triangle: Tensor  # [S] int64
+    pixel: Tensor  # [S] int64, the first one in the flattened batch
+    count: Tensor  # [S] int64
+    inverse_depth: Tensor  # [S] 1 / z at the first pixel
+    step: Tensor  # [S] its change from pixel to pixel
 
 
 def rasterize(
@@ -49,23 +65,34 @@ def rasterize(
     cull_back_faces: bool = True,
     near_m: float = NEAR_M,
 ) -> Fragments:
-    """Draw a batch of pinhole images, `camera_matrices_px` [B,3,3]."""
-    triangles, buffer = _draw(mesh, camera_matrices_px, height, width, cull_back_faces, near_m)
+    """Draw a batch of pinhole images, `camera_matrices_px` [B,3,3] with no skew."""
     shape = (len(camera_matrices_px), height, width)
-    pixel = (buffer >= 0).nonzero().squeeze(1)
-    index = buffer[pixel] & 0xFFFFFFFF
-    x0, y0 = triangles.box_px[index, :2].unbind(1)
-    x = (pixel % width - x0).float()[:, None]
-    y = (pixel // width % height - y0).float()[:, None]
-    a, b, c = triangles.planes[index].unbind(2)
-    weights = (a * x).addcmul_(b, y).add_(c).clamp_(min=0)
-    inverse_depth = weights.sum(1)
+    triangles = _project(mesh, camera_matrices_px, height, width, cull_back_faces, near_m)
+    spans = _spans(triangles, mesh.face_image, height, width)
+    # A key is the bits of 1 / z (positive floats sort as their bits do), then the triangle.
+    keys = mesh.faces.new_full((shape[0] * height * width,), -1)
+    for span, pixel, inverse_depth in _fragments(spans):
+        key = inverse_depth.view(torch.int32).long().bitwise_left_shift_(32)
+        key |= spans.triangle.index_select(0, span)
+        keys.scatter_reduce_(0, pixel, key, 'amax')
 
-    face = buffer.new_full((buffer.numel(),), -1)
-    face[pixel] = triangles.face[index]
-    barycentric = weights.new_zeros(buffer.numel(), 3)
-    barycentric[pixel] = weights / inverse_depth[:, None]
-    return Fragments(face.view(shape), barycentric.view(*shape, 3), _depth(buffer).view(shape))
+    pixel = (keys >= 0).nonzero().squeeze(1)
+    key = keys.index_select(0, pixel)
+    triangle = key & 0xFFFFFFFF
+    depth = (key >> 32).int().view(torch.float32).reciprocal_()
+    x0, y0 = triangles.box_px[:2].index_select(1, triangle)
+    x, y = (pixel % width - x0).float(), (pixel // width % height - y0).float()
+    a, b, c = triangles.planes.index_select(1, triangle).view(3, 3, -1)
+    weights = c.addcmul_(a, x).addcmul_(b, y).clamp_(min=0)
+    weights /= weights.sum(0)
+
+    face = keys.fill_(-1)
+    face[pixel] = triangles.face.index_select(0, triangle)
+    barycentric = weights.new_zeros(len(keys), 3)
+    barycentric[pixel] = weights.T
+    depth_m = weights.new_full((len(keys),), torch.inf)
+    depth_m[pixel] = depth
+    return Fragments(face.view(shape), barycentric.view(*shape, 3), depth_m.view(shape))
 
 
 def rasterize_depth(
@@ -77,124 +104,141 @@ def rasterize_depth(
     near_m: float = NEAR_M,
 ) -> Tensor:
     """Only the depth [B,H,W] in metres, infinite where nothing is drawn."""
-    _, buffer = _draw(mesh, camera_matrices_px, height, width, cull_back_faces, near_m)
-    return _depth(buffer).view(len(camera_matrices_px), height, width)
+    B = len(camera_matrices_px)
+    triangles = _project(mesh, camera_matrices_px, height, width, cull_back_faces, near_m)
+    nearest = mesh.vertices_m.new_zeros(B * height * width)
+    for _, pixel, inverse_depth in _fragments(_spans(triangles, mesh.face_image, height, width)):
+        nearest.scatter_reduce_(0, pixel, inverse_depth, 'amax')
+    return nearest.reciprocal_().view(B, height, width)
 
 
 def vertex_images(mesh: SceneMesh) -> Tensor:
     """[N] int64, the image that each vertex belongs to (0 for a vertex of no face)."""
     image = mesh.faces.new_zeros(len(mesh.vertices_m))
-    image[mesh.faces.T] = mesh.face_image
+    image[mesh.faces] = mesh.face_image[:, None].expand(-1, 3)
     return image
-
-
-def _depth(buffer: Tensor) -> Tensor:
-    inverse_depth = (buffer >> 32).to(torch.int32).view(torch.float32)
-    return torch.where(buffer >= 0, inverse_depth.reciprocal(), torch.inf)
-
-
-def _draw(
-    mesh: SceneMesh, cameras: Tensor, height: int, width: int, cull_back_faces: bool, near_m: float
-) -> tuple[_Triangles, Tensor]:
-    """The triangles and a z-buffer [B*H*W] of keys: bits of 1 / z, then the triangle; -1 empty."""
-    triangles = _project(mesh, cameras, height, width, cull_back_faces, near_m)
-    buffer = torch.full(
-        (len(cameras) * height * width,), -1, dtype=torch.int64, device=mesh.faces.device
-    )
-    image = mesh.face_image[triangles.face]
-    x0, y0, x1, y1 = triangles.box_px.unbind(1)
-
-    # Rows of the triangles, and the span of pixels of each row that is inside all half planes.
-    row_count = y1 - y0 + 1
-    owner, row = _expand(row_count)
-    planes = triangles.planes.view(-1, 9).index_select(0, owner).view(-1, 3, 3)
-    row_px = row.float()[:, None]
-    slopes, offsets = planes[..., 0], planes[..., 1] * row_px + planes[..., 2]
-    slope_sum, offset_sum = slopes.sum(1), offsets.sum(1)
-    # The near plane is one more half plane: 1 / near - 1 / z >= 0.
-    slopes = torch.cat([slopes, -slope_sum[:, None]], 1)
-    offsets = torch.cat([offsets, (1 / near_m - offset_sum)[:, None]], 1)
-    crossing = -offsets / slopes
-    lower = torch.where(slopes > 0, crossing, -torch.inf).amax(1) - EDGE_TOLERANCE_PX
-    upper = torch.where(slopes < 0, crossing, torch.inf).amin(1) + EDGE_TOLERANCE_PX
-    upper[((slopes == 0) & (offsets < 0)).any(1)] = -torch.inf
-    span = (x1 - x0).index_select(0, owner).float()
-    first = lower.clamp_(min=0).ceil_()
-    count = (torch.minimum(upper, span).floor_() - first + 1).clamp_(min=0).long()
-
-    start_pixel = ((image * height + y0) * width + x0).index_select(0, owner)
-    start_pixel += row * width + first.long()
-    start_inverse_depth = offset_sum.addcmul_(slope_sum, first)
-
-    ends = count.cumsum(0)
-    total = int(ends[-1]) if len(ends) else 0
-    cuts = torch.tensor(range(MAX_FRAGMENTS, total, MAX_FRAGMENTS), device=ends.device)
-    bounds = [0, *torch.searchsorted(ends, cuts).tolist(), len(ends)]
-    for begin, end in pairwise(bounds):
-        part = slice(begin, end)
-        source, step = _expand(count[part])
-        inverse_depth = start_inverse_depth[part].index_select(0, source)
-        inverse_depth.addcmul_(slope_sum[part].index_select(0, source), step.float())
-        # Positive floats sort as their bits do; the tolerance may leave a value just below zero.
-        key = inverse_depth.clamp_(min=1e-9).view(torch.int32).long() << 32
-        key |= owner[part].index_select(0, source)
-        pixel = start_pixel[part].index_select(0, source).add_(step)
-        buffer.scatter_reduce_(0, pixel, key, 'amax')
-    return triangles, buffer
-
-
-def _expand(count: Tensor) -> tuple[Tensor, Tensor]:
-    """Of items with `count` [N] parts each: the item of every part, and the part's index in it."""
-    total = int(count.sum())
-    index = torch.arange(len(count), device=count.device)
-    owner = torch.repeat_interleave(index, count, output_size=total)
-    start = count.cumsum(0) - count
-    return owner, torch.arange(total, device=count.device) - start.index_select(0, owner)
 
 
 def _project(
     mesh: SceneMesh, cameras: Tensor, height: int, width: int, cull_back_faces: bool, near_m: float
 ) -> _Triangles:
-    """Keep what may cover a pixel centre, and find its planes."""
-    points = _homogeneous_px(mesh, cameras)
-    depth = points[:, 2]
-    uv = points[:, :2] / depth[:, None].clamp(min=near_m)
-    corners = uv[mesh.faces]
-    low, high = corners.amin(1), corners.amax(1)
-    face_depth = depth[mesh.faces]
-    nearest = face_depth.amin(1)
-    crosses = ((nearest <= near_m) & (face_depth.amax(1) > near_m)).nonzero().squeeze(1)
+    """Keep the triangles that may cover a pixel centre, and find their planes."""
+    points = transform(cameras, mesh.vertices_m.T, vertex_images(mesh))
+    depth = points[2]
+    seen = points[:2] / depth.clamp(min=near_m)
+    corners = mesh.faces.T.contiguous()
+    u, v, z = (_corners(channel, corners) for channel in (*seen, depth))
+    low, high = torch.stack([_least(u), _least(v)]), torch.stack([_most(u), _most(v)])
+    nearest = _least(z)
+    # The sign of the area on screen says which side is seen, where all corners are in front.
+    area = (u[1] - u[0]) * (v[2] - v[0]) - (v[1] - v[0]) * (u[2] - u[0])
+    keep = nearest > near_m
+    keep &= area < 0 if cull_back_faces else area != 0
+    crosses = ((nearest <= near_m) & (_most(z) > near_m)).nonzero().squeeze(1)
     if len(crosses):
-        low[crosses], high[crosses] = _box_beyond_near(points[mesh.faces[crosses]], near_m)
-    limit = torch.tensor([width - 1.0, height - 1.0], device=low.device)
-    low, high = (low - EDGE_TOLERANCE_PX).ceil_(), (high + EDGE_TOLERANCE_PX).floor_()
-    low, high = low.clamp_(min=0), torch.minimum(high, limit)
-    keep = (high >= low).all(1) & (nearest > near_m)
-    keep[crosses] = (high[crosses] >= low[crosses]).all(1)
+        keep[crosses] = True
+        low[:, crosses], high[:, crosses] = _box_beyond_near(points.T[mesh.faces[crosses]], near_m)
+    limit = torch.tensor([[width - 1.0], [height - 1.0]], device=low.device)
+    low = low.sub_(EDGE_TOLERANCE_PX).ceil_().clamp_(min=0)
+    high = torch.minimum(high.add_(EDGE_TOLERANCE_PX).floor_(), limit)
+    keep &= (low[0] <= high[0]) & (low[1] <= high[1])
     face = keep.nonzero().squeeze(1)
 
-    low, high = low[face], high[face]
-    q = points[mesh.faces[face]]
+    box = torch.cat([low, high]).index_select(1, face)
+    corners = corners.index_select(1, face)
+    x, y, z = (_corners(channel, corners) for channel in points)
     # Relative to the box's first pixel, so that float32 holds small triangles far from (0, 0).
-    q = torch.cat([q[..., :2] - low[:, None] * q[..., 2:], q[..., 2:]], 2)
-    normals = torch.linalg.cross(q[:, [1, 2, 0]], q[:, [2, 0, 1]])
-    determinant = (q[:, 0] * normals[:, 0]).sum(1)
-    # An outward normal that points at the camera has a negative product with the view ray.
-    facing = determinant < 0 if cull_back_faces else determinant != 0
-    facing &= determinant.abs() > 1e-12
-    planes = (normals / determinant[:, None, None])[facing]
-    box = torch.cat([low, high], 1)[facing].long()
-    return _Triangles(face[facing], planes, box)
+    x, y = x - box[0] * z, y - box[1] * z
+    after, before = [1, 2, 0], [2, 0, 1]
+    normals = torch.stack(
+        [
+            y[after] * z[before] - z[after] * y[before],
+            z[after] * x[before] - x[after] * z[before],
+            x[after] * y[before] - y[after] * x[before],
+        ]
+    )
+    determinant = x[0] * normals[0, 0] + y[0] * normals[1, 0] + z[0] * normals[2, 0]
+    planes = (normals / determinant).view(9, -1)
+    sound = determinant.abs() > 1e-12
+    if cull_back_faces:
+        # An outward normal that points at the camera has a negative product with the view ray.
+        sound &= determinant < 0
+    if not sound.all():
+        index = sound.nonzero().squeeze(1)
+        face, planes, box = face[index], planes[:, index], box[:, index]
+    return _Triangles(face, planes, box.long(), near_m if len(crosses) else None)
 
 
-def _homogeneous_px(mesh: SceneMesh, cameras: Tensor) -> Tensor:
-    """K v of every vertex, [N,3] in pixel metres."""
-    matrices = cameras[vertex_images(mesh)]
-    return (matrices * mesh.vertices_m[:, None]).sum(2)
+def _spans(triangles: _Triangles, face_image: Tensor, height: int, width: int) -> _Spans:
+    """Cut the triangles into rows, and each row down to the pixels inside all half planes."""
+    x0, y0, x1, y1 = triangles.box_px
+    owner, row = _expand(y1 - y0 + 1)
+    a, b, c = triangles.planes.index_select(1, owner).view(3, 3, -1)
+    offsets = c.addcmul_(b, row.float())
+    slope_sum, offset_sum = a[0] + a[1] + a[2], offsets[0] + offsets[1] + offsets[2]
+    half_planes = [(a[i], offsets[i]) for i in range(3)]
+    if triangles.near_m is not None:
+        half_planes.append((-slope_sum, 1 / triangles.near_m - offset_sum))  # 1 / near >= 1 / z
+    first = torch.zeros_like(slope_sum)
+    last = (x1 - x0).float().index_select(0, owner)
+    for slope, offset in half_planes:
+        # A level half plane is all or nothing: an almost level one does the same.
+        crossing = -offset / torch.where(slope.abs() < 1e-20, 1e-20, slope)
+        rises = slope >= 0
+        first = torch.maximum(first, torch.where(rises, crossing - EDGE_TOLERANCE_PX, 0))
+        last = torch.minimum(last, torch.where(rises, torch.inf, crossing + EDGE_TOLERANCE_PX))
+    first = first.ceil_()
+    inside = (last.floor_() >= first).nonzero().squeeze(1)
+
+    owner, row, first = (x.index_select(0, inside) for x in (owner, row, first))
+    start = (face_image[triangles.face] * height + y0) * width + x0
+    pixel = row.mul_(width).add_(first.long()).add_(start.index_select(0, owner))
+    count = (last.index_select(0, inside) - first).long().add_(1)
+    step = slope_sum.index_select(0, inside)
+    inverse_depth = offset_sum.index_select(0, inside).addcmul_(step, first)
+    return _Spans(owner, pixel, count, inverse_depth, step)
+
+
+def _fragments(spans: _Spans) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Span, pixel and 1 / z of all fragments, in pieces that fit in memory."""
+    ends = spans.count.cumsum(0)
+    total = int(ends[-1]) if len(ends) else 0
+    cuts = torch.tensor(range(MAX_FRAGMENTS, total, MAX_FRAGMENTS), device=ends.device)
+    bounds = [0, *torch.searchsorted(ends, cuts).tolist(), len(ends)]
+    for begin, end in pairwise(bounds):
+        span, index = _expand(spans.count[begin:end])
+        pixel = spans.pixel[begin:end].index_select(0, span).add_(index)
+        inverse_depth = spans.inverse_depth[begin:end].index_select(0, span)
+        inverse_depth.addcmul_(spans.step[begin:end].index_select(0, span), index.float())
+        # The tolerance may leave a value just below zero.
+        yield span + begin, pixel, inverse_depth.clamp_(min=1e-9)
+
+
+def _expand(count: Tensor) -> tuple[Tensor, Tensor]:
+    """Of items with `count` [N] parts each: the item of every part, and the part's index in it."""
+    ends = count.cumsum(0)
+    total = int(ends[-1]) if len(ends) else 0
+    items = torch.arange(len(count), device=count.device)
+    owner = torch.repeat_interleave(items, count, output_size=total)
+    starts = (ends - count).index_select(0, owner)
+    return owner, torch.arange(total, device=count.device).sub_(starts)
+
+
+def _corners(values: Tensor, corners: Tensor) -> Tensor:
+    """[3,F] of vertex values [N] at corners [3,F]."""
+    return values.index_select(0, corners.view(-1)).view(3, -1)
+
+
+def _least(x: Tensor) -> Tensor:
+    return torch.minimum(torch.minimum(x[0], x[1]), x[2])
+
+
+def _most(x: Tensor) -> Tensor:
+    return torch.maximum(torch.maximum(x[0], x[1]), x[2])
 
 
 def _box_beyond_near(q: Tensor, near_m: float) -> tuple[Tensor, Tensor]:
-    """Pixel box of the part of triangles [M,3,3] that is farther than the near plane."""
+    """Pixel box, two of [2,M], of the part of triangles [M,3,3] beyond the near plane."""
     following = q[:, [1, 2, 0]]
     depth, next_depth = q[..., 2], following[..., 2]
     share = (near_m - depth) / (next_depth - depth)
@@ -202,7 +246,7 @@ def _box_beyond_near(q: Tensor, near_m: float) -> tuple[Tensor, Tensor]:
     is_cut = (depth > near_m) != (next_depth > near_m)
     points = torch.cat([q, cut], 1)
     inside = torch.cat([depth > near_m, is_cut], 1)[..., None]
-    uv = points[..., :2] / torch.cat([depth, torch.full_like(depth, near_m)], 1)[..., None]
-    low = torch.where(inside, uv, torch.inf).amin(1)
-    high = torch.where(inside, uv, -torch.inf).amax(1)
-    return low, high
+    seen = points[..., :2] / torch.cat([depth, torch.full_like(depth, near_m)], 1)[..., None]
+    low = torch.where(inside, seen, torch.inf).amin(1)
+    high = torch.where(inside, seen, -torch.inf).amax(1)
+    return low.T, high.T

@@ -7,15 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from handos_training.synth.background import (
-    camera_rays,
-    panorama_background,
-    plain_background,
-)
+from handos_training.synth.background import Backgrounds, BackgroundWeights
 from handos_training.synth.environments import load_panoramas
-from handos_training.synth.filters import gaussian_blur
+from handos_training.synth.filters import smooth_
 from handos_training.synth.lighting import (
     Environments,
     panorama_lights,
@@ -26,6 +21,7 @@ from handos_training.synth.lighting import (
 from handos_training.synth.materials import Looks
 from handos_training.synth.mesh import SceneMesh
 from handos_training.synth.photometric import PhotometricConfig, photograph
+from handos_training.synth.photos import PhotoFolder
 from handos_training.synth.raster import Fragments, rasterize
 from handos_training.synth.sampling import Sampler
 from handos_training.synth.shade import shade
@@ -33,20 +29,15 @@ from handos_training.synth.shade import shade
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """How pictures are made; weights need not sum to one."""
+    """How pictures are made."""
 
-    panorama_weight: float = 0.35
-    room_weight: float = 0.45
-    plain_weight: float = 0.2
-    photo_weight: float = 2.0  # where a folder of photographs is given
-    backgrounds: Path | None = None
-    supersample: int = 1  # pixels along each side of an output pixel; 2 costs four times as much
+    weights: BackgroundWeights = field(default_factory=BackgroundWeights)
+    backgrounds: Path | None = None  # a folder of the user's own photographs
+    antialias: bool = True  # smooth the silhouettes
     shadow_resolution: int = 192
     photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
 
     def __post_init__(self) -> None:
-        if self.supersample not in (1, 2, 3, 4):
-            raise ValueError(f'supersample must be 1 to 4, got {self.supersample}')
         if not 16 <= self.shadow_resolution <= 2048:
             raise ValueError(f'shadow_resolution must be 16 to 2048, got {self.shadow_resolution}')
 
@@ -65,6 +56,8 @@ class Renderer:
     def __init__(self, config: RenderConfig, device: torch.device | str = 'cpu') -> None:
         self.config = config
         self.environments = Environments.from_panoramas(load_panoramas()).to(device)
+        photos = PhotoFolder(config.backgrounds) if config.backgrounds is not None else None
+        self.backgrounds = Backgrounds(config.weights, self.environments.panoramas, photos)
 
     def __call__(
         self,
@@ -75,49 +68,45 @@ class Renderer:
         generator: torch.Generator,
         up: Tensor | None = None,
     ) -> RenderOutput:
-        """Pictures [B,3,height,width]; `up` [B,3] points against gravity in each camera's frame."""
+        """Pictures [B,3,height,width]; `up` [B,3] points against gravity, in the camera frame."""
         config, sampler = self.config, Sampler(generator)
         B = len(camera_matrices_px)
-        fragments = rasterize(mesh, camera_matrices_px, height, width)
-        fine, cameras = fragments, camera_matrices_px
-        if config.supersample > 1:
-            cameras = supersampled(camera_matrices_px, config.supersample)
-            fine = rasterize(
-                mesh, cameras, height * config.supersample, width * config.supersample
-            )
         world_from_camera = sample_world_from_camera(sampler, B, up)
-        kind = sampler.choice((config.panorama_weight, config.room_weight, config.plain_weight), B)
-        panorama = sampler.integers(len(self.environments.panoramas), B)
+        choice = self.backgrounds.choose(sampler, B)
         lights = select_lights(
-            kind == 0,
-            panorama_lights(self.environments, panorama, sampler, world_from_camera),
+            choice.is_panorama,
+            panorama_lights(self.environments, choice.panorama, sampler, world_from_camera),
             room_lights(sampler, world_from_camera),
         )
+        fragments = rasterize(mesh, camera_matrices_px, height, width)
         looks = Looks.sample(sampler, B)
-        shaded = shade(mesh, fine, cameras, lights, looks, config.shadow_resolution)
-        rgb, alpha = shaded.rgb, shaded.alpha
-        if config.supersample > 1:
-            rgb = F.avg_pool2d(rgb, config.supersample)
-            alpha = F.avg_pool2d(alpha, config.supersample)
-
-        step = max(1, round(max(height, width) / 150))
-        rays = camera_rays(camera_matrices_px, height, width, step)
-        world_rays = torch.einsum('bij,bhwj->bhwi', world_from_camera, rays)
-        small = plain_background(sampler, B, *rays.shape[1:3])
-        chosen = (kind == 0).nonzero().squeeze(1)
-        if len(chosen):
-            small[chosen] = panorama_background(
-                self.environments.panoramas, panorama[chosen], world_rays[chosen]
-            )
-        small = gaussian_blur(small, sampler.log_uniform(0.3, 2.5, B))
-        backdrop = F.interpolate(small, size=(height, width), mode='bilinear')
-        linear = backdrop.mul_(1 - alpha[:, None]).add_(rgb)
-        image = photograph(linear, alpha, config.photometric, sampler)
-        return RenderOutput(image, fragments)
+        rgb = shade(mesh, fragments, camera_matrices_px, lights, looks, config.shadow_resolution)
+        alpha = (fragments.face >= 0).float()[:, None]
+        if config.antialias:
+            rgb, alpha = antialias(rgb, alpha)
+        backdrop = self.backgrounds.draw(
+            choice, sampler, world_from_camera, camera_matrices_px, height, width, lights
+        )
+        linear = backdrop.mul_(1 - alpha).add_(rgb)
+        return RenderOutput(photograph(linear, alpha, config.photometric, sampler), fragments)
 
 
-def supersampled(camera_matrices_px: Tensor, factor: int) -> Tensor:
-    """Cameras [B,3,3] for images `factor` times as large; pixel (0, 0) is a centre in both."""
-    scale = torch.diag(camera_matrices_px.new_tensor([factor, factor, 1]))
-    scale[:2, 2] = (factor - 1) / 2
-    return scale @ camera_matrices_px
+def antialias(rgb: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Colour times coverage [B,3,H,W] and coverage [B,1,H,W], with silhouettes one pixel wide.
+
+    The binary `alpha` is blurred over its stair-steps and steepened again, which moves an edge by
+    a fraction of a pixel. `rgb` is black where `alpha` is zero, and is overwritten.
+    """
+    _, _, H, W = rgb.shape
+    half = torch.full((len(rgb),), 0.25, device=rgb.device)
+    soft = smooth_(smooth_(alpha.clone(), half), half).sub_(0.5).mul_(1.7).add_(0.5).clamp_(0, 1)
+    # A pixel whose centre is bare takes the colour of its covered neighbours.
+    image, _, y, x = ((soft > 0) & (alpha == 0)).nonzero().unbind(1)
+    total, weight = rgb.new_zeros(len(image), 3), rgb.new_zeros(len(image), 1)
+    for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)):
+        row, column = (y + dy).clamp(0, H - 1), (x + dx).clamp(0, W - 1)
+        total += rgb[image, :, row, column]
+        weight += alpha[image, :, row, column]
+    rgb[image, :, y, x] = total / weight.clamp(min=1)
+    soft[image, :, y, x] *= weight > 0
+    return rgb.mul_(soft), soft

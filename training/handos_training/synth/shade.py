@@ -6,117 +6,178 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from handos_training.synth.lighting import Lights, irradiance
 from handos_training.synth.materials import Looks, Pixels, Surface, surface
-from handos_training.synth.mesh import SceneMesh
+from handos_training.synth.mesh import Material, SceneMesh
 from handos_training.synth.occlusion import ambient_occlusion
-from handos_training.synth.raster import Fragments
-from handos_training.synth.shadows import light_reaching
-
-
-@dataclass
-class Shaded:
-    """Linear light; what is not covered is zero."""
-
-    rgb: Tensor  # [B,3,H,W]
-    alpha: Tensor  # [B,H,W], 1 where a surface is
+from handos_training.synth.pixels import dot, take, unit
+from handos_training.synth.raster import Fragments, vertex_images
+from handos_training.synth.shadows import ShadowMap
 
 
 def shade(
     mesh: SceneMesh,
     fragments: Fragments,
-    camera_matrices_px: Tensor,
+    cameras_px: Tensor,
     lights: Lights,
     looks: Looks,
-    shadow_resolution: int = 256,
-) -> Shaded:
-    """Light every covered pixel of a batch."""
+    shadow_resolution: int = 192,
+) -> Tensor:
+    """Linear colour [B,3,H,W] of every covered pixel; the others are black."""
     B, H, W = fragments.face.shape
-    index = (fragments.face.view(-1) >= 0).nonzero().squeeze(1)
-    rgb = torch.zeros(B * H * W, 3, device=index.device)
-    if len(index):
-        pixels, material, points_m = _gather(mesh, fragments, camera_matrices_px, looks, index)
-        lit = light_reaching(mesh, lights, points_m, pixels.image, shadow_resolution)
-        sky = ambient_occlusion(fragments.depth_m, camera_matrices_px[:, 0, 0])
-        sky = sky.view(-1).index_select(0, index)
-        matter = surface(pixels, material, looks)
-        rgb[index] = _reflect(matter, points_m, pixels.image, lights, lit, sky)
-    image = rgb.view(B, H, W, 3).permute(0, 3, 1, 2)
-    return Shaded(image, (fragments.face >= 0).float())
+    rgb = torch.zeros(3, B * H * W, device=fragments.face.device)
+    covered = (fragments.face.view(-1) >= 0).nonzero().squeeze(1)
+    if len(covered):
+        shadows = ShadowMap.draw(mesh, lights, fragments.depth_m, cameras_px, shadow_resolution)
+        sky = ambient_occlusion(fragments.depth_m, cameras_px[:, 0, 0])
+        table = vertex_table(mesh, lights)
+        owner, seam = _face_materials(mesh)
+        face = fragments.face.view(-1).index_select(0, covered)
+        kinds = owner.index_select(0, face)
+        mixed = seam.index_select(0, face).nonzero().squeeze(1)
+        kinds[mixed] = _heaviest(mesh, fragments, covered[mixed], face[mixed])
+        for material in Material:
+            index = covered[kinds == material]
+            if len(index):
+                region = gather(mesh, table, fragments, cameras_px, looks.shift_m, index, material)
+                matter = surface(material, region.pixels, looks)
+                lit = shadows.lit(region.points_m, region.image)
+                open_sky = half_resolution(sky, index, H, W)
+                rgb[:, index] = _reflect(matter, region, lights, lit, open_sky)
+    return rgb.view(3, B, H, W).transpose(0, 1)
 
 
-def _gather(
-    mesh: SceneMesh, fragments: Fragments, cameras: Tensor, looks: Looks, index: Tensor
-) -> tuple[Pixels, Tensor, Tensor]:
-    """Interpolated attributes, materials [P] and camera-frame positions [P,3] of pixels [P]."""
+@dataclass
+class Region:
+    """P covered pixels: what is there, where in the camera's frame, and the light around."""
+
+    pixels: Pixels
+    image: Tensor  # [P]
+    points_m: Tensor  # [3,P]
+    ambient: Tensor  # [3,P] irradiance / pi of the smooth surface, without occlusion
+
+
+def vertex_table(mesh: SceneMesh, lights: Lights) -> Tensor:
+    """[N,13] of what is interpolated: normal, texture, albedo, gloss, ambient light.
+
+    Ambient light is so smooth that the vertices are samples enough.
+    """
+    ambient = irradiance(lights.harmonics, mesh.normals.T, vertex_images(mesh)).T
+    return torch.cat([mesh.normals, mesh.texture_m, mesh.albedo, mesh.gloss[:, None], ambient], 1)
+
+
+def gather(
+    mesh: SceneMesh,
+    table: Tensor,
+    fragments: Fragments,
+    cameras_px: Tensor,
+    shift_m: Tensor,
+    index: Tensor,
+    material: Material,
+) -> Region:
+    """Interpolate the vertices at the pixels `index` [P] of the flattened batch.
+
+    `shift_m` [B,3] moves each image to a place of its own in the solid noise. Where a triangle's
+    corners differ in material, the colour is that of its corners of `material` alone: a sharp
+    seam.
+    """
     _, H, W = fragments.face.shape
     corners = mesh.faces.index_select(0, fragments.face.view(-1).index_select(0, index))
     weights = fragments.barycentric.view(-1, 3).index_select(0, index)
-    image = index // (H * W)
+    values = F.embedding_bag(corners, table, mode='sum', per_sample_weights=weights).T.contiguous()
+    foreign = mesh.material[corners] != material
+    mixed = foreign.any(1).nonzero().squeeze(1)
+    if len(mixed):
+        own = weights[mixed].masked_fill(foreign[mixed], 0)
+        own /= own.sum(1, keepdim=True).clamp(min=1e-6)
+        values[6:9, mixed] = F.embedding_bag(
+            corners[mixed], mesh.albedo, mode='sum', per_sample_weights=own
+        ).T
 
-    # A seam between materials is a sharp line: the colour of the one that outweighs the others.
-    materials = mesh.material[corners]
+    image = index // (H * W)
+    depth = fragments.depth_m.view(-1).index_select(0, index)
+    focal_x, focal_y, center_x, center_y = take(
+        torch.stack([cameras_px[:, 0, 0], cameras_px[:, 1, 1], *cameras_px[:, :2, 2].T], 1), image
+    )
+    x, y = index % W - center_x, index // W % H - center_y
+    footprint = depth / focal_x
+    points = torch.stack([x * footprint, y * depth / focal_y, depth])
+    pixels = Pixels(
+        look=image,
+        rest_m=values[3:6] + take(shift_m, image),
+        albedo=values[6:9],
+        normal=unit(values[:3]),
+        gloss=values[9],
+        footprint_m=footprint,
+    )
+    return Region(pixels, image, points, values[10:13])
+
+
+def half_resolution(image: Tensor, index: Tensor, height: int, width: int) -> Tensor:
+    """Values [P] at full-size pixels `index` [P] of an image [B,ceil(H/2),ceil(W/2)]."""
+    _, h, w = image.shape
+    row, column = index // width, index % width
+    row = torch.div(row % height, 2, rounding_mode='floor') + row // height * h
+    return image.view(-1).index_select(0, row * w + column // 2)
+
+
+def _face_materials(mesh: SceneMesh) -> tuple[Tensor, Tensor]:
+    """Each face's first corner's material [F], and whether its corners differ [F]."""
+    first, second, third = mesh.material[mesh.faces.T]
+    return first, (first != second) | (first != third)
+
+
+def _heaviest(mesh: SceneMesh, fragments: Fragments, index: Tensor, face: Tensor) -> Tensor:
+    """The material [P] that outweighs the others at pixels on seams."""
+    weights = fragments.barycentric.view(-1, 3)[index]
+    materials = mesh.material[mesh.faces[face]]
     same = materials[:, :, None] == materials[:, None]
     winner = (same * weights[:, None]).sum(2).argmax(1, keepdim=True)
-    own = weights * (materials == materials.gather(1, winner))
-    own = own / own.sum(1, keepdim=True).clamp(min=1e-6)
-
-    geometry = torch.cat([mesh.normals, mesh.texture_m, mesh.gloss[:, None]], 1)
-    values = _interpolate(geometry, corners, weights)
-    albedo = _interpolate(mesh.albedo, corners, own)
-    depth = fragments.depth_m.view(-1).index_select(0, index)
-    inverse = torch.linalg.inv(cameras).index_select(0, image)
-    position_px = torch.stack([index % W, index // W % H, torch.ones_like(index)], 1).float()
-    points_m = (inverse * position_px[:, None]).sum(2) * depth[:, None]
-
-    normal = torch.nn.functional.normalize(values[:, :3], dim=1)
-    pixels = Pixels(
-        image=image,
-        rest_m=values[:, 3:6] + looks.shift_m.index_select(0, image),
-        albedo=albedo,
-        normal=normal,
-        gloss=values[:, 6],
-        footprint_m=depth / cameras[:, 0, 0].index_select(0, image),
-    )
-    return pixels, materials.gather(1, winner).squeeze(1), points_m
-
-
-def _interpolate(values: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
-    """Vertex values [N,C] at pixels: corners [P,3], weights [P,3] -> [P,C]."""
-    result = values.index_select(0, corners[:, 0]) * weights[:, :1]
-    result.addcmul_(values.index_select(0, corners[:, 1]), weights[:, 1:2])
-    return result.addcmul_(values.index_select(0, corners[:, 2]), weights[:, 2:])
+    return materials.gather(1, winner).squeeze(1)
 
 
 def _reflect(
-    matter: Surface, points_m: Tensor, image: Tensor, lights: Lights, lit: Tensor, sky: Tensor
+    matter: Surface, region: Region, lights: Lights, lit: Tensor, open_sky: Tensor
 ) -> Tensor:
-    """Radiance [P,3] towards the camera."""
-    normal = matter.normal
-    view = -torch.nn.functional.normalize(points_m, dim=1)
-    key = lights.key_direction.index_select(0, image)
-    color = lights.key_color.index_select(0, image)
-    harmonics = lights.harmonics.index_select(0, image)
+    """Radiance [3,P] towards the camera."""
+    image, normal = region.image, matter.normal
+    key, color = take(lights.key_direction, image), take(lights.key_color, image)
+    view = -unit(region.points_m)
 
-    facing = (normal * key).sum(1, keepdim=True)
-    diffuse = ((facing + matter.wrap) / (1 + matter.wrap)).clamp_(0, 1)
-    # Blood-filled tissue lets red light creep into its shadows.
-    soft_lit = lit[:, None] + matter.wrap * 0.5 * (1 - lit[:, None]) * lit[:, None]
-    direct = color * soft_lit * diffuse
-    # Creases are darker but redder than a grey occlusion: light bounces within them.
-    tinted_sky = sky[:, None] + (1 - sky[:, None]) * 0.5 * matter.albedo
-    ambient = irradiance(harmonics, normal) * tinted_sky
-    rgb = matter.albedo * (direct + ambient)
+    facing = dot(normal, key)
+    # Relief under ambient light: the first-order change of the luminance with the normal.
+    mean, slope = _mean_and_slope(lights)
+    slope = take(slope, image)
+    relief = dot(slope, normal - region.pixels.normal).clamp_(-0.8, 0.8).add_(1)
+    rgb = torch.empty_like(matter.albedo)
+    bounce, penumbra = 1 - open_sky, lit * (1 - lit)
+    for c, wrap in enumerate(matter.wrap):
+        # Blood-filled tissue lets red light creep into shadow and past the terminator.
+        direct = (facing + wrap).div_(1 + wrap).clamp_(0, 1).mul_(lit + 0.5 * wrap * penumbra)
+        # Creases are lighter and more colourful than a grey occlusion: light bounces in them.
+        occluded = (matter.albedo[c] * bounce).mul_(0.5).add_(open_sky).mul_(relief)
+        total = direct.mul_(color[c]).addcmul_(occluded, region.ambient[c])
+        torch.mul(matter.albedo[c], total, out=rgb[c])
 
-    half = torch.nn.functional.normalize(view + key, dim=1)
-    cosine = (view * normal).sum(1, keepdim=True).clamp_(0, 1)
-    fresnel = matter.specular + (1 - matter.specular) * (0.7 * (1 - cosine) ** 5)
-    shininess = matter.shininess[:, None]
-    lobe = (normal * half).sum(1, keepdim=True).clamp_(1e-4, 1).log_().mul_(shininess).exp_()
-    highlight = lobe * (shininess + 8) / 8 * facing.clamp(0, 1)
-    rgb.addcmul_(matter.specular * highlight, color * lit[:, None])
-    mirrored = 2 * cosine * normal - view
-    roughness = (1 - shininess / (shininess + 30)) * 0.7
-    glossy = irradiance(harmonics, torch.lerp(mirrored, normal, roughness))
-    return rgb.addcmul_(fresnel * sky[:, None] * (1 - 0.6 * roughness), glossy)
+    half = unit(view + key)
+    shininess = matter.shininess
+    lobe = dot(normal, half).clamp_(1e-4, 1).log_().mul_(shininess).exp_()
+    highlight = lobe.mul_(shininess + 8).mul_(facing.clamp(0, 1)).mul_(lit).div_(8)
+    cosine = dot(view, normal).clamp_(0, 1)
+    roughness = 30 / (shininess + 30)
+    edge = (1 - cosine).square_()
+    rim = edge.square() * (1 - cosine) * 0.5 * (1 - 0.7 * roughness) * open_sky
+    mirrored = dot(slope, 2 * cosine * normal - view).mul_(1 - 0.6 * roughness)
+    around = mirrored.add_(1).clamp_(min=0.1)
+    specular = matter.specular * open_sky + (1 - matter.specular) * rim
+    rgb.addcmul_(specular * around, take(mean, image))
+    return rgb.addcmul_(matter.specular * highlight, color)
+
+
+def _mean_and_slope(lights: Lights) -> tuple[Tensor, Tensor]:
+    """Mean ambient colour [B,3], and its luminance's relative change with the normal [B,3]."""
+    mean = 0.282095 * lights.harmonics[:, 0]
+    first = 0.488603 * lights.harmonics[:, [3, 1, 2]].mean(2)  # in the order x, y, z
+    return mean, first / mean.mean(1, keepdim=True).clamp(min=1e-3)

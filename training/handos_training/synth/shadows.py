@@ -3,64 +3,82 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from handos_training.synth.lighting import Lights
 from handos_training.synth.mesh import SceneMesh
+from handos_training.synth.pixels import take, transform
 from handos_training.synth.raster import rasterize_depth, vertex_images
 
 LIGHT_DISTANCE_M = 20.0  # far enough that its rays are parallel over a scene
 BIAS_M = 0.004
-TAPS = 8
+OCCLUDER_HEIGHT_M = 0.06  # what casts a shadow is about this far above what receives it
+MAX_BLUR = 0.03  # of the map's side
+MARGIN = 1.1  # the blur reaches past what receives shadows
+TAPS = 6
 
 
-def light_reaching(
-    mesh: SceneMesh, lights: Lights, points_m: Tensor, image: Tensor, resolution: int
-) -> Tensor:
-    """Share [P] in [0,1] of the key light that reaches surface points [P,3] of images [P]."""
-    B = len(lights.key_direction)
-    light_from_camera = _frames(lights.key_direction)
-    seen = _rotate(points_m, light_from_camera, image)
-    low = seen.new_full((B, 2), torch.inf)
-    high = seen.new_full((B, 2), -torch.inf)
-    owner = image[:, None].expand(-1, 2)
-    low.scatter_reduce_(0, owner, seen[:, :2], 'amin')
-    high.scatter_reduce_(0, owner, seen[:, :2], 'amax')
-    low, high = torch.where(low > high, 0, low), torch.where(low > high, 0, high)
-    extent = ((high - low).amax(1) * 1.04).clamp(min=0.02)
-    center = (low + high) / 2
+@dataclass
+class ShadowMap:
+    """Depth from the light over all that the camera sees."""
 
-    vertices = _rotate(mesh.vertices_m, light_from_camera, vertex_images(mesh))
-    offset = torch.cat([-center, torch.full_like(center[:, :1], LIGHT_DISTANCE_M)], 1)
-    vertices += offset.index_select(0, vertex_images(mesh))
-    focal = resolution / extent * LIGHT_DISTANCE_M
-    camera = torch.zeros(B, 3, 3, device=focal.device)
-    camera[:, 0, 0] = camera[:, 1, 1] = focal
-    camera[:, :2, 2] = (resolution - 1) / 2
-    camera[:, 2, 2] = 1
-    depth = rasterize_depth(
-        replace(mesh, vertices_m=vertices), camera, resolution, resolution
-    ).view(-1)
+    light_from_camera: Tensor  # [B,3,3]
+    offset_m: Tensor  # [B,3] added in the light's frame
+    focal_px: Tensor  # [B]
+    blur_px: Tensor  # [B]
+    bias_m: Tensor  # [B]
+    depth_m: Tensor  # [B,S,S]
 
-    seen += offset.index_select(0, image)
-    scale = (focal.index_select(0, image) / seen[:, 2])[:, None]
-    pixel = seen[:, :2] * scale + (resolution - 1) / 2
-    # An object some centimetres above the surface blurs its shadow over this many pixels.
-    blur_px = (lights.key_radius * 0.06 * resolution / extent).clamp(0.7, resolution / 20)
-    blur = blur_px.index_select(0, image)[:, None]
-    bias = (BIAS_M + 1.2 * blur_px * extent / resolution).index_select(0, image)
-    threshold, row = seen[:, 2] - bias, image * resolution
-    lit = torch.zeros_like(threshold)
-    for tap in range(TAPS):
-        # A sunflower's disc: equal areas, no two taps in a line.
-        radius, angle = math.sqrt((tap + 0.5) / TAPS), tap * 2.399963
-        shift = pixel.new_tensor([radius * math.cos(angle), radius * math.sin(angle)])
-        x, y = (pixel + blur * shift).round_().clamp_(0, resolution - 1).long().unbind(1)
-        lit += depth.index_select(0, (row + y).mul_(resolution).add_(x)) > threshold
-    return lit / TAPS
+    @classmethod
+    def draw(
+        cls,
+        mesh: SceneMesh,
+        lights: Lights,
+        seen_depth_m: Tensor,
+        cameras_px: Tensor,
+        resolution: int,
+    ) -> ShadowMap:
+        """Fit the map to what the camera sees by its depth image [B,H,W], and draw the mesh."""
+        frames = _frames(lights.key_direction)
+        low, high = _bounds(seen_depth_m, frames @ torch.linalg.inv(cameras_px))
+        extent = ((high - low).amax(1) * MARGIN).clamp(min=0.02)
+        distance = torch.full_like(extent, LIGHT_DISTANCE_M)
+        offset = torch.cat([-(low + high) / 2, distance[:, None]], 1)
+        focal = resolution / extent * LIGHT_DISTANCE_M
+        blur = lights.key_radius * (OCCLUDER_HEIGHT_M * resolution) / extent
+        blur = blur.clamp(0.7, resolution * MAX_BLUR)
+        camera = torch.diag_embed(torch.stack([focal, focal, torch.ones_like(focal)], 1))
+        camera[:, :2, 2] = (resolution - 1) / 2
+        image = vertex_images(mesh)
+        vertices = transform(frames, mesh.vertices_m.T, image).add_(take(offset, image))
+        mesh = replace(mesh, vertices_m=vertices.T.contiguous())
+        depth = rasterize_depth(mesh, camera, resolution, resolution)
+        bias = BIAS_M + 1.2 * blur * extent / resolution
+        return cls(frames, offset, focal, blur, bias, depth)
+
+    def lit(self, points_m: Tensor, image: Tensor) -> Tensor:
+        """Share [P] of the key light that reaches surface points [3,P] of images [P]."""
+        S = self.depth_m.shape[1]
+        depth = self.depth_m.view(-1)
+        x, y, z = transform(self.light_from_camera, points_m, image).add_(
+            take(self.offset_m, image)
+        )
+        scale = take(self.focal_px, image).div_(z)
+        x, y = x.mul_(scale).add_((S - 1) / 2), y.mul_(scale).add_((S - 1) / 2)
+        z -= take(self.bias_m, image)
+        blur, start = take(self.blur_px, image), image * (S * S)
+        total = torch.zeros_like(z)
+        for tap in range(TAPS):
+            # A sunflower's disc: equal areas, no two taps in a line.
+            radius, angle = math.sqrt((tap + 0.5) / TAPS), tap * 2.399963
+            column = torch.add(x, blur, alpha=radius * math.cos(angle)).round_().clamp_(0, S - 1)
+            row = torch.add(y, blur, alpha=radius * math.sin(angle)).round_().clamp_(0, S - 1)
+            index = row.mul_(S).add_(column).long().add_(start)
+            total += depth.index_select(0, index) > z
+        return total.div_(TAPS)
 
 
 def _frames(direction: Tensor) -> Tensor:
@@ -72,5 +90,18 @@ def _frames(direction: Tensor) -> Tensor:
     return torch.stack([right, torch.linalg.cross(forward, right), forward], 1)
 
 
-def _rotate(points: Tensor, frames: Tensor, image: Tensor) -> Tensor:
-    return (frames.index_select(0, image) * points[:, None]).sum(2)
+def _bounds(depth_m: Tensor, light_from_pixel: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest x, y [B,2] in the light's frame of what a depth image shows."""
+    step = 3  # nothing that matters is smaller
+    coarse = depth_m[:, ::step, ::step]
+    covered = coarse.isfinite()
+    _, h, w = coarse.shape
+    y = torch.arange(h, device=depth_m.device) * step
+    x = torch.arange(w, device=depth_m.device) * step
+    y, x = torch.meshgrid(y, x, indexing='ij')
+    pixel = torch.stack([x, y, torch.ones_like(x)]).float().view(3, -1)
+    seen = (light_from_pixel[:, :2] @ pixel) * torch.where(covered, coarse, 0).flatten(1)[:, None]
+    covered = covered.flatten(1)[:, None]
+    low = torch.where(covered, seen, torch.inf).amin(2)
+    high = torch.where(covered, seen, -torch.inf).amax(2)
+    return torch.where(low > high, 0, low), torch.where(low > high, 0, high)
