@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,9 @@ class HandModel:
                 raise ValueError(f'rows of {name} must sum to 1')
 
     @classmethod
+    @cache
     def embedded(cls) -> HandModel:
-        """The open right hand that ships with this package."""
+        """The open right hand that ships with this package; always the same, immutable object."""
         with (files('handos_model') / 'assets' / 'hand_template.npz').open('rb') as file:
             return cls(**decode_units(dict(np.load(file, allow_pickle=False))))
 

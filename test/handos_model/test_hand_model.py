@@ -223,12 +223,12 @@ def test_lifting_matrix(hand: HandModel) -> None:
     np.testing.assert_array_equal(lifting[hand.tip_vertices].argmax(1), [4, 8, 12, 16, 20])
 
 
-@pytest.mark.parametrize(('count', 'mean_mm', 'p99_mm'), [(195, 0.3, 1.0), (98, 0.5, 2.0)])
+@pytest.mark.parametrize(('count', 'mean_mm', 'p99_mm'), [(195, 0.25, 1.0), (98, 0.4, 1.5)])
 def test_coarse_vertices_restore_the_mesh(
     hand: HandModel, count: int, mean_mm: float, p99_mm: float
 ) -> None:
     indices, upsampling = hand.coarse_vertices(count)
-    again, _ = hand.coarse_vertices(count)
+    again, _ = replace(hand).coarse_vertices(count)
     np.testing.assert_array_equal(indices, again)
     assert len(np.unique(indices)) == count and set(hand.tip_vertices) <= set(indices)
     np.testing.assert_allclose(upsampling.sum(1), 1, atol=1e-9)
@@ -237,7 +237,7 @@ def test_coarse_vertices_restore_the_mesh(
     np.testing.assert_allclose(restored_m[:, indices], vertices_m[:, indices], atol=1e-12)
     error_mm = 1000 * np.linalg.norm(restored_m - vertices_m, axis=-1)
     assert error_mm.mean() < mean_mm and np.percentile(error_mm, 99) < p99_mm
-    assert np.linalg.norm(upsampling, axis=1).max() < 2  # noise is not amplified
+    assert np.linalg.norm(upsampling, axis=1).max() < 1.5  # noise is not amplified
 
 
 def test_template_hash_names_the_template(hand: HandModel) -> None:
