@@ -23,8 +23,7 @@ class SynthConfig:
     egocentric_fraction: float = 0.25  # of the arms: from the lower edge, seen by their owner
     touching_fraction: float = 0.2  # of the images with two or more arms
     object_fraction: float = 0.2  # of the hands
-    occluder_fraction: float = 0.1  # of the images
-    table_fraction: float = 0.2  # of the images
+    occluder_fraction: float = 0.08  # of the images: something between a hand and the camera
     sleeve_fraction: float = 0.55  # of the arms without a person
     hand_size: tuple[float, float] = (0.12, 0.8)  # of arms without a person; people add smaller
     field_of_view_deg: tuple[float, float] = (25.0, 90.0)

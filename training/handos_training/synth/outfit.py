@@ -212,6 +212,7 @@ class Dresser:
         return self._smoothed(posed, HAIR)
 
     def _colours(self, outfits: Outfits, tones: Tensor) -> Tensor:
+        """Linear albedo [P,V,3]."""
         layer = self.body.layer
         P, V = len(tones), len(layer)
         tone = tones[:, None]

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from handos_training.synth.config import SynthConfig
+from handos_training.synth.pose import finger_capsules, segment_distance
 from handos_training.synth.sampling import Sampler, axis_angle_matrix, frame_matrix
 
 CANDIDATES = 24
@@ -117,15 +118,12 @@ def place_arms(
     `arm_spheres` gives them; far away where there is none).
     """
     N, T = len(is_left), CANDIDATES
-    linear = hand_orientations(config, N * T, sampler).view(N, T, 3, 3)
-    mirror = torch.where(is_left[:, None], torch.tensor([-1.0, 1, 1], device=is_left.device), 1.0)
-    linear = mirror[:, None, :, None] * linear
+    linear = _orientations(config, is_left, sampler)
 
     def turned(values: Tensor) -> Tensor:
         return torch.einsum('ntij,npj->ntpi', linear, values)
 
     joints = turned(points.joints_m)
-    elbow, shoulder = turned(points.elbow_m[:, None]), turned(points.shoulder_m[:, None])
     extent_m = (joints.amax(2) - joints.amin(2))[..., :2].amax(-1) + 0.02
     side_px = sampler.log_uniform(*config.hand_size, N, T) * min(config.height, config.width)
     focal_px = camera_matrices_px[:, 0, 0, None]
@@ -135,34 +133,108 @@ def place_arms(
     centre_px = (0.5 + room.clamp(min=0.25) * sampler.uniform(-0.5, 0.5, N, T, 2)) * size
     ray = (centre_px - camera_matrices_px[:, None, :2, 2]) / focal_px[..., None]
     centre_m = torch.cat([ray * depth_m[..., None], depth_m[..., None]], -1)
-    middle = (joints.amax(2) + joints.amin(2)) / 2
-    offset = centre_m - middle
-    joints, elbow, shoulder = (v + offset[:, :, None] for v in (joints, elbow, shoulder))
+    offset = centre_m - (joints.amax(2) + joints.amin(2)) / 2
+    cost = _stand_cost(config, points, linear, offset, camera_matrices_px)
+    spheres = arm_spheres(
+        joints + offset[:, :, None], turned(points.elbow_m[:, None])[:, :, 0] + offset
+    )
+    gap = torch.cdist(spheres.flatten(1, 2), obstacles_m).view(N, T, -1).amin(-1)
+    cost = cost + 3.0 * (gap < 2 * SPHERE_RADIUS_M) + sampler.uniform(0, 0.2, N, T)
+    return _best(linear, offset, cost)
 
-    cameras = camera_matrices_px[:, None].expand(N, T, 3, 3).reshape(-1, 3, 3)
+
+def touch_hands(
+    config: SynthConfig,
+    points: ArmPoints,
+    is_left: Tensor,
+    camera_matrices_px: Tensor,
+    other: ArmPoints,
+    sampler: Sampler,
+) -> Placement:
+    """Stands for one arm an image that touches the `other`, which is in the camera's frame.
+
+    From a random side the hand moves towards the other by the gap between them (conservative
+    advancement), so it stops at its skin.
+    """
+    N, T = len(is_left), CANDIDATES
+    linear = _orientations(config, is_left, sampler)
+    joints = torch.einsum('ntij,npj->ntpi', linear, points.joints_m)
+    elbow = torch.einsum('ntij,nj->nti', linear, points.elbow_m)
+    side = torch.nn.functional.normalize(sampler.normal(1, N, T, 3), dim=-1)
+    spot = sampler.integers(21, N, T)
+    target = other.joints_m.gather(1, spot[..., None].expand(N, T, 3))
+    start = target - joints.mean(2) + 0.35 * side
+    starts, ends, radii = arm_capsules(joints.flatten(0, 1), elbow.flatten(0, 1))
+    starts, ends = starts.view(N, T, -1, 1, 3), ends.view(N, T, -1, 1, 3)
+    other_starts, other_ends, _ = arm_capsules(other.joints_m, other.elbow_m)
+    other_starts, other_ends = other_starts[:, None, None], other_ends[:, None, None]
+    moved = torch.zeros(N, T, device=is_left.device)
+    for _ in range(12):
+        shift = (start - moved[..., None] * side)[:, :, None, None]
+        distance = segment_distance(starts + shift, ends + shift, other_starts, other_ends)
+        gap = (distance - radii[:, None] - radii).amin((2, 3))
+        moved = moved + gap.clamp(min=0)
+    offset = start - moved[..., None] * side
+    cost = _stand_cost(config, points, linear, offset, camera_matrices_px)
+    missed = (moved > 0.42) | (gap > 0.004) | (gap < -0.003)
+    return _best(linear, offset, cost + 10.0 * missed + sampler.uniform(0, 0.5, N, T))
+
+
+def arm_capsules(joints_m: Tensor, elbow_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Fingers, palm and forearm as capsules: starts, ends [N,21,3] and radii [21]."""
+    starts, ends, radii = finger_capsules(joints_m)
+    wrist, palm = joints_m[:, :1], joints_m[:, [1, 5, 9, 13, 17]]
+    starts = torch.cat([starts, wrist.expand_as(palm), wrist], 1)
+    ends = torch.cat([ends, palm, elbow_m[:, None]], 1)
+    return starts, ends, torch.cat([radii, radii.new_tensor([0.012] * 5 + [0.028])])
+
+
+def _orientations(config: SynthConfig, is_left: Tensor, sampler: Sampler) -> Tensor:
+    """Hand to camera [N,T,3,3]; reflections for left hands."""
+    N, T = len(is_left), CANDIDATES
+    linear = hand_orientations(config, N * T, sampler).view(N, T, 3, 3)
+    mirror = torch.where(is_left[:, None], torch.tensor([-1.0, 1, 1], device=is_left.device), 1.0)
+    return mirror[:, None, :, None] * linear
+
+
+def _best(linear: Tensor, offset: Tensor, cost: Tensor) -> Placement:
+    best, rows = cost.argmin(1), torch.arange(len(cost), device=cost.device)
+    return Placement(linear[rows, best], offset[rows, best])
+
+
+def _stand_cost(
+    config: SynthConfig,
+    points: ArmPoints,
+    linear: Tensor,
+    offset: Tensor,
+    camera_matrices_px: Tensor,
+) -> Tensor:
+    """How bad each stand is [N,T], but for what stands in its way."""
+    N, T = linear.shape[:2]
+
+    def placed(values: Tensor) -> Tensor:
+        return torch.einsum('ntij,npj->ntpi', linear, values) + offset[:, :, None]
+
+    joints = placed(points.joints_m)
+    elbow, shoulder = placed(points.elbow_m[:, None]), placed(points.shoulder_m[:, None])
+    cameras = camera_matrices_px[:, None].expand(N, T, 3, 3).flatten(0, 1)
+    size = torch.tensor([config.width, config.height], device=linear.device)
 
     def outside(values: Tensor, margin: float) -> Tensor:
         """How far [N,T,P] points are out of the image, in parts of its size (negative inside)."""
-        pixels = project(values.reshape(N * T, -1, 3), cameras).view(N, T, -1, 2)
+        pixels = project(values.flatten(0, 1), cameras).view(N, T, -1, 2)
         distance = ((pixels + 0.5) / size - 0.5).abs().amax(-1) - 0.5 - margin
         return torch.where(values[..., 2] < 0.03, 1.0, distance)
 
     inside = (outside(joints, 0) < 0).float().mean(-1)
-    steps = torch.linspace(0.15, 1, 6, device=is_left.device)[:, None]
+    steps = torch.linspace(0.15, 1, 6, device=linear.device)[:, None]
     wrist = joints[:, :, :1]
     along = torch.cat([wrist + steps * (elbow - wrist), elbow + steps * (shoulder - elbow)], 2)
     in_lens = ((along[..., 2] < 0.14) & (outside(along, 0.12) < 0)).any(-1)
     covers = (along[:, :, :6, 2] < joints[..., 2].amin(-1, keepdim=True) - 0.05).any(-1)
+    focal_px = camera_matrices_px[:, :1, 0]
     radius = 0.08 * focal_px / shoulder[..., 0, 2].clamp(min=0.05) / size.min()
     ends_in_view = outside(shoulder, 0)[..., 0] < radius.clamp(max=0.4)
-    spheres = arm_spheres(joints, elbow[:, :, 0])
-    gap = torch.cdist(spheres.reshape(N, -1, 3), obstacles_m).view(N, T, -1).amin(-1)
-    collides = gap < 2 * SPHERE_RADIUS_M
     too_near = joints[..., 2].amin(-1) < 0.12
-    cost = (
-        8.0 * too_near + 6.0 * in_lens + 4.0 * ends_in_view + 3.0 * collides
-        + 2.0 * (0.85 - inside).clamp(min=0) + 0.7 * covers + sampler.uniform(0, 0.2, N, T)
-    )  # fmt: skip
-    best = cost.argmin(1)
-    rows = torch.arange(N, device=is_left.device)
-    return Placement(linear[rows, best], offset[rows, best])
+    hidden = 2.0 * (0.85 - inside).clamp(min=0)
+    return 8.0 * too_near + 6.0 * in_lens + 4.0 * ends_in_view + hidden + 0.7 * covers

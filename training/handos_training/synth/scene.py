@@ -10,8 +10,10 @@ from torch import Tensor
 from handos_training.synth.arm import ArmModel, ArmPose, PosedArms
 from handos_training.synth.body import BodyModel
 from handos_training.synth.config import SynthConfig
+from handos_training.synth.grasp import Grasper, Grasps
 from handos_training.synth.labels import HandsInScene
 from handos_training.synth.mesh import HAND_PARTS, OTHER_PART, SceneMesh, concatenate
+from handos_training.synth.objects import ObjectMaker
 from handos_training.synth.outfit import Dresser, Outfits
 from handos_training.synth.people import ACROSS, OWN_EYES, Reacher
 from handos_training.synth.placement import (
@@ -20,6 +22,7 @@ from handos_training.synth.placement import (
     arm_spheres,
     camera_matrices,
     place_arms,
+    touch_hands,
 )
 from handos_training.synth.pose import MAX_PENETRATION_M, PoseSampler, self_penetration
 from handos_training.synth.sampling import Sampler
@@ -52,6 +55,16 @@ class _Arms:
     is_left: Tensor
     tones: Tensor  # [N,3]
     cuff: Tensor  # [N]
+    pose: ArmPose
+    held: _Held
+
+
+@dataclass
+class _Held:
+    """Which of N arms hold something, and what."""
+
+    rows: Tensor  # [M] into the arms
+    grasps: Grasps  # of M hands
 
 
 class SceneBuilder:
@@ -65,6 +78,8 @@ class SceneBuilder:
         self.tailor = Tailor(self.arm)
         body = BodyModel(device)
         self.reacher = Reacher(self.arm, body)
+        self.maker = ObjectMaker(device)
+        self.grasper = Grasper(self.arm, self.maker)
         self.dresser = Dresser(body)
 
     def __call__(self, count: int, generator: torch.Generator) -> Scene:
@@ -85,9 +100,8 @@ class SceneBuilder:
             groups.append(arms)
             meshes.append(bodies)
             up[peopled] = person_up
+        meshes += [self.draw_held(arms, sampler) for arms in groups if len(arms.held.rows)]
         skins, face_arms = zip(*(self.draw_skin(arms, sampler) for arms in groups), strict=True)
-        others = sum(len(mesh.faces) for mesh in meshes)
-        nothing = torch.full((others,), -1, device=cameras.device)
         hands = [
             HandsInScene(
                 arms.image,
@@ -104,12 +118,15 @@ class SceneBuilder:
                 for f in fields(HandsInScene)
             }
         )
-        return Scene(
-            concatenate([*skins, *meshes]), cameras, up, together, torch.cat([*face_arms, nothing])
-        )
+        in_the_way = self.occluders(together, sampler)
+        if in_the_way is not None:
+            meshes.append(in_the_way)
+        nothing = torch.full((sum(len(mesh.faces) for mesh in meshes),), -1, device=up.device)
+        face_arm = torch.cat([*face_arms, nothing])
+        return Scene(concatenate([*skins, *meshes]), cameras, up, together, face_arm)
 
-    def arm_poses(self, count: int, sampler: Sampler) -> ArmPose:
-        """Shapes and poses; of a few tries the one whose fingers collide least."""
+    def arm_poses(self, count: int, sampler: Sampler) -> tuple[ArmPose, _Held]:
+        """Shapes and poses, of a few tries the one whose fingers collide least; some hold."""
         angles = self.poses(count * POSE_TRIES, sampler)
         depth = self_penetration(self.arm.hand_joints(angles)).view(count, POSE_TRIES)
         good = depth < MAX_PENETRATION_M
@@ -117,13 +134,17 @@ class SceneBuilder:
         rows = torch.arange(count, device=angles.device)
         betas = sampler.normal(0.9, count, 10).clamp(-2.2, 2.2)
         small = sampler.coin(0.12, count)  # children
-        return ArmPose(
+        pose = ArmPose(
             betas=betas,
             scale=torch.where(small, sampler.uniform(0.68, 0.9, count), 1.0),
             angles_deg=angles.view(count, POSE_TRIES, 16, 3)[rows, best],
             pronation_deg=sampler.uniform(-75, 75, count),
             elbow_deg=sampler.uniform(-35, 85, count),
         )
+        rows = sampler.coin(self.config.object_fraction, count).nonzero().squeeze(1)
+        grasps = self.grasper(pose.angles_deg[rows], betas[rows], sampler)
+        pose.angles_deg[rows] = grasps.angles_deg
+        return pose, _Held(rows, grasps)
 
     def people(
         self, images: Tensor, cameras: Tensor, sampler: Sampler
@@ -137,7 +158,7 @@ class SceneBuilder:
         framing = torch.cat([framing, torch.full_like(second, ACROSS)])
         # Nobody stands in another's head: who sees through their own eyes is alone or first.
         P = len(image)
-        poses = self.arm_poses(2 * P, sampler)
+        poses, held = self.arm_poses(2 * P, sampler)
         people = self.reacher(config, image, framing, poses, cameras[image], sampler)
         headless = framing == OWN_EYES
         outfits = Outfits.sample(P, headless, sampler)
@@ -147,7 +168,7 @@ class SceneBuilder:
         is_left = torch.arange(2 * P, device=image.device) >= P
         arms = _Arms(
             people.arms, people.arm_placement, image.repeat(2), slot, is_left,
-            tones.repeat(2, 1), outfits.cuff.repeat(2).clamp(min=0.03),
+            tones.repeat(2, 1), outfits.cuff.repeat(2).clamp(min=0.03), poses, held,
         )  # fmt: skip
         return arms, mesh, people.view.linear[: len(images), :, 2]
 
@@ -162,9 +183,15 @@ class SceneBuilder:
         N = len(image)
         slot = torch.arange(N, device=image.device) - first
         is_left = sampler.coin(0.5, N)
-        posed = self.arm.pose(self.arm_poses(N, sampler))
-        placement = self.place(posed, image, slot, is_left, cameras, sampler)
-        same = sampler.coin(0.8, N)  # an image's arms are mostly one person's
+        touching = sampler.coin(config.touching_fraction, B)
+        is_pair = touching[image] & (slot == 1)
+        is_left = torch.where(is_pair, ~is_left.roll(1), is_left)  # two hands of one person
+        poses, held = self.arm_poses(N, sampler)
+        posed = self.arm.pose(poses)
+        placement = self.place(posed, image, slot, is_left, touching, cameras, sampler)
+        same = (
+            is_pair | (slot == 0) | sampler.coin(0.8, N)
+        )  # an image's arms are mostly one person's
         tones = torch.where(same[:, None], skin_tones(B, sampler)[image], skin_tones(N, sampler))
         outfits = torch.where(
             same[:, None, None], wardrobe(B, sampler)[image], wardrobe(N, sampler)
@@ -172,7 +199,7 @@ class SceneBuilder:
         dressed = sampler.coin(config.sleeve_fraction, B)[image]
         dressed = torch.where(same, dressed, sampler.coin(config.sleeve_fraction, N))
         cuff = self.tailor.cuffs(dressed, sampler)
-        arms = _Arms(posed, placement, image, slot, is_left, tones, cuff)
+        arms = _Arms(posed, placement, image, slot, is_left, tones, cuff, poses, held)
         normals = vertex_normals(posed.vertices_m, self.arm.faces)
         normals = normals @ placement.linear.transpose(1, 2)
         vertices = placement(posed.vertices_m)
@@ -185,10 +212,14 @@ class SceneBuilder:
         image: Tensor,
         slot: Tensor,
         is_left: Tensor,
+        touching: Tensor,
         cameras: Tensor,
         sampler: Sampler,
     ) -> Placement:
-        """Stands for all arms, an image's first arm first, the others clear of those before."""
+        """Stands for all arms, an image's first arm first, the others clear of those before.
+
+        In images `touching` [B] the second hand touches the first.
+        """
         N, device = len(image), image.device
         linear, offset = torch.zeros(N, 3, 3, device=device), torch.zeros(N, 3, device=device)
         taken = torch.full((len(cameras), 1, 3), 1e3, device=device)
@@ -199,6 +230,20 @@ class SceneBuilder:
             placed = place_arms(
                 self.config, points, is_left[rows], cameras[own], taken[own], sampler
             )
+            pairs = touching[own].nonzero().squeeze(1)
+            if number == 1 and len(pairs):
+                near = _select(points, pairs)
+                mates = rows[pairs] - 1
+                mate = Placement(linear[mates], offset[mates])
+                others = ArmPoints(
+                    mate(posed.joints_m[mates]),
+                    mate(posed.elbow_m[mates][:, None])[:, 0],
+                    mate(posed.shoulder_m[mates][:, None])[:, 0],
+                )
+                touch = touch_hands(
+                    self.config, near, is_left[rows[pairs]], cameras[own[pairs]], others, sampler
+                )
+                placed.linear[pairs], placed.offset_m[pairs] = touch.linear, touch.offset_m
             linear[rows], offset[rows] = placed.linear, placed.offset_m
             elbow = placed(points.elbow_m[:, None])[:, 0]
             spheres = arm_spheres(placed(points.joints_m), elbow)
@@ -221,3 +266,37 @@ class SceneBuilder:
             mirrored=arms.is_left,
         )  # fmt: skip
         return skin, arms.slot[bare.nonzero()[:, 0]]
+
+    def draw_held(self, arms: _Arms, sampler: Sampler) -> SceneMesh:
+        """What the arms' hands hold."""
+        grasps = arms.held.grasps
+        holds = grasps.holds.nonzero().squeeze(1)
+        rows = arms.held.rows[holds]
+        scale = arms.pose.scale[rows, None]
+        things = grasps.things[holds]
+        things.half_m = things.half_m * scale
+        linear, offset = grasps.placement.linear[holds], grasps.placement.offset_m[holds] * scale
+        turn = arms.placement.linear[rows]
+        shift = (turn @ offset[..., None])[..., 0] + arms.placement.offset_m[rows]
+        return self.maker.draw(things, Placement(turn @ linear, shift), arms.image[rows], sampler)
+
+    def occluders(self, hands: HandsInScene, sampler: Sampler) -> SceneMesh | None:
+        """Things between the camera and some images' first hands, partly before them."""
+        first = (hands.slot == 0) & sampler.coin(self.config.occluder_fraction, len(hands.slot))
+        rows = first.nonzero().squeeze(1)
+        if not len(rows):
+            return None
+        M = len(rows)
+        things = self.maker.sample(M, sampler)
+        things.half_m = things.half_m * sampler.uniform(0.8, 1.6, M, 1)
+        spot = hands.joints_m[rows, sampler.integers(21, M)]
+        beside = sampler.normal(0.03, M, 3) * spot[:, 2:] / spot[:, 2:].clamp(min=0.3)
+        offset = (spot + beside) * sampler.uniform(0.7, 0.9, M, 1)
+        nearest = hands.joints_m[rows, :, 2].amin(1) - 0.03 - things.half_m.amax(1)
+        offset = offset * (nearest / offset[:, 2]).clamp(max=1)[:, None]
+        placement = Placement(sampler.rotations(M), offset)
+        return self.maker.draw(things, placement, hands.image[rows], sampler)
+
+
+def _select(points: ArmPoints, rows: Tensor) -> ArmPoints:
+    return ArmPoints(points.joints_m[rows], points.elbow_m[rows], points.shoulder_m[rows])
