@@ -189,6 +189,27 @@ def test_photometric_changes_colours_and_keeps_shape() -> None:
     assert np.array_equal(photometric(image, never, np.random.default_rng(1)), image)
 
 
+def test_greys_stay_grey_without_white_balance() -> None:
+    image = np.repeat(
+        np.random.default_rng(0).integers(0, 256, (40, 40, 1), dtype=np.uint8), 3, -1
+    )
+    only = AugmentConfig(
+        colour=1, white_balance=0, greyscale=0, blur=0, motion_blur=0, noise=0, jpeg=0
+    )
+    changed = photometric(image, only, np.random.default_rng(2)).astype(int)
+    assert not np.array_equal(changed, image)
+    assert np.ptp(changed, axis=-1).max() <= 1
+
+
+def test_noise_has_the_spread_that_is_asked_for() -> None:
+    image = np.full((200, 200, 3), 128, np.uint8)
+    only = AugmentConfig(
+        colour=0, greyscale=0, blur=0, motion_blur=0, noise=1, noise_sigma=(8, 8), jpeg=0
+    )
+    residue = photometric(image, only, np.random.default_rng(0)).astype(float) - 128
+    assert abs(residue.std() - 8) < 0.2 and abs(residue.mean()) < 0.2
+
+
 def test_motion_blur_does_not_move_the_image() -> None:
     image = np.zeros((65, 65, 3), np.uint8)
     image[32, 32] = 255

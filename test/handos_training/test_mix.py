@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from hand_samples import labelled_sample
+from hand_samples import labelled_sample, truncate, write_jpeg
 from torch.utils.data import DataLoader
 
 from handos_model.errors import UserError
@@ -18,6 +20,7 @@ from handos_training.data.mix import (
     Source,
     collate_loaded,
 )
+from handos_training.data.reading import make_sample, read_image
 from handos_training.data.sample import Sample
 
 
@@ -106,6 +109,34 @@ def test_bad_samples_are_replaced_and_named() -> None:
     assert any('joints_m' in f for f in failures) and any('joints_px' in f for f in failures)
     good = collate_loaded(items)
     assert len(good.batch.hands) == 6 and good.failures == tuple(failures)
+
+
+class Photos:
+    """Files on disk, one of them cut short."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = [folder / f'{i}.jpg' for i in range(4)]
+        for i, path in enumerate(self.paths):
+            write_jpeg(path, (48, 64), i)
+        truncate(self.paths[2])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        return make_sample(read_image(self.paths[index]), [], self.paths[index].name)
+
+
+def test_a_truncated_file_is_found_in_worker_processes(tmp_path: Path) -> None:
+    mix = Mixture([Source('photos', Photos(tmp_path))], 0)
+    loader = DataLoader(
+        mix, 4, sampler=PositionSampler(0, 8), num_workers=1, collate_fn=collate_loaded
+    )
+    counter = CorruptSampleCounter(patience=1000)
+    with pytest.raises(UserError, match=r'photos\[2\]: ValueError: .*2\.jpg: truncated'):
+        for loaded in loader:
+            counter.add(len(loaded.batch.names), loaded.failures)
+            assert '2.jpg' not in loaded.batch.names
 
 
 def test_nothing_readable_stops_at_once() -> None:

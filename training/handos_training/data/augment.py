@@ -176,7 +176,7 @@ def photometric(image: Image, config: AugmentConfig, rng: np.random.Generator) -
         pixels = cv2.filter2D(pixels, -1, _motion_kernel(config, rng))
     if rng.random() < config.noise:
         sigma = float(rng.uniform(*config.noise_sigma))
-        pixels = pixels + rng.standard_normal(pixels.shape, dtype=np.float32) * sigma
+        pixels = pixels + _noise(pixels.shape, rng) * np.float32(sigma)
     done: Image = pixels.round().clip(0, 255).astype(np.uint8)
     if rng.random() < config.jpeg:
         quality = int(rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1))
@@ -188,13 +188,24 @@ def photometric(image: Image, config: AugmentConfig, rng: np.random.Generator) -
 def _colour(
     pixels: npt.NDArray[np.float32], config: AugmentConfig, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    def around_one(spread: float, size: int | None = None) -> npt.NDArray[np.float32]:
-        return np.asarray(rng.uniform(1 - spread, 1 + spread, size), np.float32)
+    """Brightness and white balance, contrast about the mean, saturation: one 3 x 4 colour map."""
 
-    pixels = pixels * around_one(config.brightness) * around_one(config.white_balance, 3)
-    pixels = (pixels - pixels.mean()) * around_one(config.contrast) + pixels.mean()
-    grey = pixels.mean(-1, keepdims=True)
-    return np.asarray(grey + (pixels - grey) * around_one(config.saturation), np.float32)
+    def around_one(spread: float, size: int | None = None) -> npt.NDArray[np.float64]:
+        return np.asarray(rng.uniform(1 - spread, 1 + spread, size))
+
+    gains = around_one(config.brightness) * around_one(config.white_balance, 3)
+    contrast, saturation = around_one(config.contrast), around_one(config.saturation)
+    mean = float((np.array(cv2.mean(pixels)[:3]) * gains).mean())
+    mix = saturation * np.eye(3) + (1 - saturation) / 3  # keeps greys
+    linear = contrast * mix * gains
+    offset = np.full((3, 1), (1 - contrast) * mean)
+    return np.asarray(cv2.transform(pixels, np.hstack([linear, offset])), np.float32)
+
+
+def _noise(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Unit noise, nearly normal: three bytes summed, a fifth of the time of normal numbers."""
+    total = rng.integers(0, 256, (3, *shape), dtype=np.uint8).sum(0, dtype=np.float32)
+    return np.asarray((total - 382.5) / 128.0, np.float32)
 
 
 def _motion_kernel(config: AugmentConfig, rng: np.random.Generator) -> npt.NDArray[np.float32]:
