@@ -164,12 +164,12 @@ def with_forearm(
     """Weights [N,19] in which nothing inside the wrist loop moves with the forearm.
 
     So the hand is the same with and without its arm. Behind the loop the wrist's share fades over
-    35 mm, and the forearm's twist over its length.
+    20 mm, and the forearm's twist over its length.
     """
     elbow, wrist = joints_m[FOREARM], joints_m[WRIST]
     length = np.linalg.norm(elbow - wrist)
     behind = (vertices_m - wrist) @ (elbow - wrist) / length
-    t = np.clip((behind - 0.003) / 0.035, 0, 1)
+    t = np.clip(behind / 0.02, 0, 1)
     hand_share = np.where(is_hand, 1.0, 1 - t * t * (3 - 2 * t))
     upper_share = np.where(is_hand, 0.0, weights[:, UPPER_ARM])
     upper_share *= 1 - hand_share
