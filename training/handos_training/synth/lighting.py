@@ -20,7 +20,7 @@ from handos_training.synth.sampling import Sampler, axis_angle_matrix
 # The cosine lobe's coefficients by degree, over pi.
 _COSINE_LOBE = (1.0, *(2 / 3,) * 3, *(1 / 4,) * 5)
 HIGHLIGHT = 6.0  # radiance above it (mean 1) is the key light's, not the ambient light's
-MAX_KEY = 3.0
+MAX_KEY = 2.0
 
 # Linear RGB of common lights: candle, bulb, warm LED, neutral, daylight, shade, and coloured ones.
 LIGHT_COLORS = (

@@ -136,7 +136,7 @@ def _skin(pixels: Pixels, looks: Looks) -> Surface:
     amount = take(looks.skin_mottle, look)
     blood = _MOTTLE(position).mul_(visible_amplitude(_MOTTLE.wavelength_m, pixels.footprint_m))
     blood = blood.mul_(0.5).add_(_TONE(position), alpha=0.55).mul_(amount)
-    vein = (_VEIN(position) / 0.16).square_().neg_().exp_().mul_(take(looks.skin_veins, look))
+    vein = (_VEIN(position) / 0.25).square_().neg_().exp_().mul_(take(looks.skin_veins, look))
     visible = visible_amplitude(_SKIN_RELIEF.wavelength_m, pixels.footprint_m)
     value, slope = _SKIN_RELIEF.with_gradient(position)
     furrow = (1 - value.abs().clamp_(max=1)).mul_(amount).mul_(visible)
@@ -144,7 +144,7 @@ def _skin(pixels: Pixels, looks: Looks) -> Surface:
         [
             color * (1 + red * blood).sub_(vein, alpha=blue).sub_(furrow, alpha=0.08)
             for color, red, blue in zip(
-                pixels.albedo, (0.015, -0.06, -0.055), (0.2, 0.09, 0.02), strict=True
+                pixels.albedo, (0.015, -0.06, -0.055), (0.1, 0.045, 0.01), strict=True
             )
         ]
     )

@@ -50,5 +50,7 @@ def ambient_occlusion(
                 blurred = F.interpolate(blurred, size=size, mode='bilinear', antialias=True)
             blurred = blurred.addcmul_(pyramid[index], share)
         deeper = depth - blurred[:, 0] / blurred[:, 1].clamp(min=1e-3)
-        total.addcmul_(deeper.mul_(strength / radius_m).clamp_(0, strength), mask)
+        # What lies far deeper is another thing, whose sky is its own.
+        ratio = deeper.div_(radius_m).clamp_(0, 4)
+        total.addcmul_(ratio * (4 - ratio), mask, value=strength / 4)
     return total.neg_().add_(1).clamp_(min=0.3)

@@ -168,7 +168,7 @@ def _reflect(
     cosine = dot(view, normal).clamp_(0, 1)
     roughness = 30 / (shininess + 30)
     edge = (1 - cosine).square_()
-    rim = edge.square() * (1 - cosine) * 0.5 * (1 - 0.7 * roughness) * open_sky
+    rim = edge.square() * (1 - cosine) * 0.5 * (1 - roughness).square() * open_sky
     mirrored = dot(slope, 2 * cosine * normal - view).mul_(1 - 0.6 * roughness)
     around = mirrored.add_(1).clamp_(min=0.1)
     specular = matter.specular * open_sky + (1 - matter.specular) * rim
