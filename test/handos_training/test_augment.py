@@ -125,6 +125,16 @@ def test_leaving_the_image_hides_joints_and_drops_hands() -> None:
     assert len(warp(sample, shift, (480, 640)).hands) == 1
 
 
+def test_a_sliver_of_a_hand_is_neither_asked_for_nor_a_negative() -> None:
+    sample = labelled_sample()
+    left, _, right, _ = sample.hands.boxes_xyxy_px[0].tolist()
+    for kept, hands, complete in ((0.2, 2, True), (0.05, 1, False), (-0.1, 1, True)):
+        shift = np.eye(3)
+        shift[0, 2] = -(right - kept * (right - left)) - 0.5
+        after = warp(sample, shift, (480, 640))
+        assert (len(after.hands), after.all_hands_labelled) == (hands, complete)
+
+
 def test_letterbox_is_the_pipelines() -> None:
     sample = labelled_sample(size_hw=(480, 640))
     after = letterbox(sample, (320, 512))

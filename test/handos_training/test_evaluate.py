@@ -18,6 +18,7 @@ from handos_model.hand_model import HandModel
 from handos_model.types import Camera, Hand, ScaleSource, TrackState
 from handos_training import evaluate
 from handos_training.check_data import CheckConfig
+from handos_training.check_data import main as check_data_main
 from handos_training.check_data import run as run_check
 from handos_training.data.dexycb import SERIALS, SUBJECTS
 from handos_training.data.readers import open_dataset
@@ -346,6 +347,10 @@ def test_check_data_draws_a_sheet(freihand: Path, tmp_path: Path) -> None:
     assert (report.read, report.hands, report.with_joints_m) == (COUNT, COUNT, COUNT)
     assert report.largest_reprojection_px < 0.01
     assert sheet.stat().st_size > 10_000
+    again = tmp_path / 'again.png'
+    check_data_main(['freihand', '--root', str(freihand), '--split', 'test', '--shown', '3',
+                     '--out', str(again)])  # fmt: skip
+    assert again.read_bytes() == sheet.read_bytes()
 
 
 @pytest.mark.parametrize('damage', ['image', 'label'])

@@ -21,8 +21,8 @@ from hand_samples import (
 from handos_model.errors import UserError
 from handos_model.geometry import boundary_vertices, signed_volume
 from handos_model.hand_model import HandModel
-from handos_training.data.readers import open_dataset
 from handos_training.data.freihand import FreiHAND
+from handos_training.data.readers import open_dataset
 
 UNIQUE = 3
 CAMERA = [[480.0, 0, 112.0], [0, 480.5, 112.0], [0, 0, 1]]
@@ -113,6 +113,11 @@ def test_damage_is_named(root: Path) -> None:
     dataset = FreiHAND(root)
     with pytest.raises(ValueError, match='xyz'):
         dataset[0]
+    xyz[0] = xyz[0][:20]
+    (root / 'training_xyz.json').write_text(json.dumps(xyz))
+    with pytest.raises(ValueError, match='xyz'):
+        FreiHAND(root)[0]
+    assert len(FreiHAND(root)[UNIQUE + 1].hands) == 1
     with pytest.raises(ValueError, match='truncated'):
         dataset[1]
     with pytest.raises(OSError, match=r'00000002\.jpg'):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from handos_training.data.sample import Sample
-from handos_training.data.transform import MIN_VISIBLE_PX, flip, letterbox, warp
+from handos_training.data.transform import drop_remnants, flip, letterbox, warp
 
 Image = npt.NDArray[np.uint8]
 
@@ -145,8 +145,9 @@ def cover(sample: Sample, rectangle: npt.NDArray[np.float64], rng: np.random.Gen
         vertex_visible=hands.vertex_visible & ~(hidden(vertices_px) & placed),
         boxes_xyxy_px=_uncovered(hands.boxes_xyxy_px, left, top, right, bottom),
     )
-    size = (hands.boxes_xyxy_px[:, 2:] - hands.boxes_xyxy_px[:, :2]).amin(1)
-    return sample.replace(image=image, hands=hands[size >= MIN_VISIBLE_PX])
+    box = sample.hands.boxes_xyxy_px
+    areas = (box[:, 2:] - box[:, :2]).prod(1)
+    return drop_remnants(sample.replace(image=image, hands=hands), areas)
 
 
 def _uncovered(

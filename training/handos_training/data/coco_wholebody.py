@@ -78,8 +78,8 @@ def _hands(person: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             'is_left': side == 'left',
-            'box': person[f'{side}hand_box'],
-            'kpts': person[f'{side}hand_kpts'],
+            'box': np.array(person[f'{side}hand_box'], np.float32),
+            'kpts': np.array(person[f'{side}hand_kpts'], np.float32),
         }
         for side in ('left', 'right')
         if person[f'{side}hand_valid']

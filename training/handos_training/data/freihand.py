@@ -13,7 +13,7 @@ given. Reading 2 GB of JSON takes minutes; the result is kept beside it as .npy.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -50,10 +50,12 @@ class FreiHAND:
     ) -> None:
         self.root = root
         self.split = split
-        self.cameras_px = read_json(root / f'{split}_K.json')
+        self.cameras_px = _compact(read_json(root / f'{split}_K.json'))
         joints = root / f'{split}_xyz.json'
         # Early downloads of the evaluation set have no labels.
-        self.joints_m = read_json(joints) if split == 'training' or joints.exists() else None
+        self.joints_m = None
+        if split == 'training' or joints.exists():
+            self.joints_m = _compact(read_json(joints))
         self.vertices_m = None if mano is None else _vertices(root / f'{split}_verts.json')
         numbers = [VERSIONS.index(version) for version in versions]
         self.numbers = numbers if split == 'training' else [0]
@@ -100,6 +102,15 @@ class FreiHAND:
         version, label = divmod(index, len(self.cameras_px))
         number = self.numbers[version] * len(self.cameras_px) + label
         return self.root / self.split / 'rgb' / f'{number:08d}.jpg'
+
+
+def _compact(values: Any) -> Any:
+    """An array in place of nested lists, which worker processes would copy; lists where an entry
+    is damaged, so that only its sample fails."""
+    try:
+        return np.array(values, np.float64)
+    except (ValueError, TypeError):
+        return values
 
 
 def _vertices(path: Path) -> npt.NDArray[np.float32]:

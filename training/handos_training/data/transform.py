@@ -22,7 +22,8 @@ from handos_model.types import Camera
 from handos_training.data.sample import HandLabels, Sample
 
 Matrix = npt.NDArray[np.float64]
-MIN_VISIBLE_PX = 2.0  # a hand of which less is left in the image is dropped
+MIN_VISIBLE_PX = 2.0  # a hand of which less is left in the image is gone
+MIN_VISIBLE_FRACTION = 0.1  # of its box; with less it can be seen but not be asked for
 
 
 def warp(sample: Sample, matrix: Matrix, size_hw: tuple[int, int]) -> Sample:
@@ -132,10 +133,11 @@ def warp_labels(sample: Sample, matrix: Matrix, size_hw: tuple[int, int]) -> Sam
     )
     if abs(matrix[0, 1]) + abs(matrix[1, 0]) > 1e-9:
         moved = replace(moved, boxes_xyxy_px=_turned_boxes(moved, camera))
-    return sample.replace(
+    moved_sample = sample.replace(
         camera_matrix_px=torch.from_numpy(camera).float(),
         hands=cut_to_image(moved, camera, size_hw),
     )
+    return drop_remnants(moved_sample, _areas(moved.boxes_xyxy_px))
 
 
 def split_camera(projection: Matrix) -> tuple[Matrix, Matrix]:
@@ -153,7 +155,7 @@ def split_camera(projection: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def cut_to_image(hands: HandLabels, camera: Matrix, size_hw: tuple[int, int]) -> HandLabels:
-    """Clip visible boxes at the border, hide joints and vertices outside, drop hands that left."""
+    """Clip visible boxes at the border and hide joints and vertices outside."""
     height, width = size_hw
     limit = torch.tensor([width, height]) - 0.5
     boxes = hands.boxes_xyxy_px.reshape(-1, 2, 2).clamp(min=-0.5).minimum(limit).reshape(-1, 4)
@@ -165,13 +167,27 @@ def cut_to_image(hands: HandLabels, camera: Matrix, size_hw: tuple[int, int]) ->
         return ((pixels >= -0.5) & (pixels <= limit)).all(-1)
 
     placed = (hands.has_vertices_m & hands.has_translation)[:, None]
-    hands = replace(
+    return replace(
         hands,
         boxes_xyxy_px=boxes,
         joint_visible=hands.joint_visible & (inside(hands.joints_px) | ~hands.has_joint_px),
         vertex_visible=hands.vertex_visible & (inside(vertices_px) | ~placed),
     )
-    return hands[(boxes[:, 2:] - boxes[:, :2]).amin(1) >= MIN_VISIBLE_PX]
+
+
+def drop_remnants(sample: Sample, areas_before_px2: Tensor) -> Sample:
+    """Drop hands of which next to nothing is left of boxes of `areas_before_px2` [N].
+
+    Where a sliver stays in view, the sample no longer says that all its hands are labelled, so
+    that the sliver is no negative either.
+    """
+    boxes = sample.hands.boxes_xyxy_px
+    in_view = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= MIN_VISIBLE_PX
+    enough = in_view & (_areas(boxes) >= MIN_VISIBLE_FRACTION * areas_before_px2)
+    return sample.replace(
+        hands=sample.hands[enough],
+        all_hands_labelled=sample.all_hands_labelled and bool((enough | ~in_view).all()),
+    )
 
 
 def _amodal_boxes(hands: HandLabels, moved: HandLabels, matrix: Matrix, camera: Matrix) -> Tensor:
@@ -217,6 +233,10 @@ def _corners_box(boxes: Tensor, matrix: Matrix) -> Tensor:
     corners = boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 4, 2).double()
     moved = corners @ torch.from_numpy(matrix[:2, :2]).T + torch.from_numpy(matrix[:2, 2])
     return torch.cat([moved.amin(1), moved.amax(1)], dim=1).float()
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
 
 
 def _bounds(points: Tensor) -> Tensor:
