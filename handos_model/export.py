@@ -38,7 +38,12 @@ from handos_model.graphs import (
 )
 from handos_model.half_precision import to_half
 from handos_model.network import HandOS
-from handos_model.parity import beyond_limits, decoder_parity, detector_parity
+from handos_model.parity import (
+    beyond_limits,
+    decoder_parity,
+    detector_parity,
+    made_up_images,
+)
 from handos_model.plugin_sampling import sample_by_plugin
 from handos_model.selection import select_instances
 from handos_model.weights import CONFIG, sha256
@@ -263,19 +268,3 @@ def _parity(case: _Case, path: Path, network: HandOS) -> dict[str, float]:
         errors = compare(reference, found, network.config.input_size_hw)
         worst = {name: max(value, worst.get(name, 0.0)) for name, value in errors.items()}
     return worst
-
-
-def made_up_images(size_hw: tuple[int, int], count: int = 2) -> list[Array]:
-    """Smooth random pictures, uint8 [H,W,3]: enough to make every part of a network answer."""
-    import cv2
-
-    random = np.random.default_rng(0)
-    height, width = size_hw
-    pictures = []
-    for index in range(count):
-        picture = np.zeros((height, width, 3))
-        for cells in (3, 12, 48):
-            noise = random.normal(0, 60 / (1 + index), (cells, cells, 3))
-            picture += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-        pictures.append(np.clip(picture + 120, 0, 255).astype(np.uint8))
-    return pictures

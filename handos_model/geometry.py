@@ -19,6 +19,7 @@ __all__ = [
     'Similarity',
     'Translation',
     'axis_angle_to_matrix',
+    'boundary_edges',
     'boundary_vertices',
     'depth_scale',
     'matrix_to_axis_angle',
@@ -196,12 +197,17 @@ def depth_scale(
     return scale, max(float(spread), 0.002)
 
 
-def boundary_vertices(faces: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Vertices [E] at which the open edges of a mesh (the wrist) start, one an edge."""
+def boundary_edges(faces: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Directed edges [E,2] of a mesh that only one face has: the rim of the wrist."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     count = int(faces.max()) + 1
     keys, opposite = edges[:, 0] * count + edges[:, 1], edges[:, 1] * count + edges[:, 0]
-    return np.asarray(edges[~np.isin(keys, opposite), 0])
+    return np.asarray(edges[~np.isin(keys, opposite)])
+
+
+def boundary_vertices(faces: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The vertices [E] at which the boundary edges start."""
+    return boundary_edges(faces)[:, 0]
 
 
 def signed_volume(

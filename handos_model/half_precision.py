@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from handos_model.plugin_sampling import PLUGIN
+
 # Element type and shape of every value by its name.
 ValueTypes: TypeAlias = dict[str, tuple[int, tuple[int, ...]]]
 
@@ -24,7 +26,7 @@ _BETWEEN = {
 }  # fmt: skip
 # Their further inputs are shapes, axes and indices, not values.
 _ONE_VALUE = {'Expand', 'Reshape', 'Resize', 'Slice', 'Split', 'Squeeze', 'Unsqueeze'}
-_LOCATIONS = {'GridSample': (1,), 'TopK': (0,), 'Floor': (0,)}  # inputs that must stay exact
+_LOCATIONS = {'GridSample': (1,), 'TopK': (0,), 'Floor': (0,), PLUGIN: (3,)}  # exact inputs
 _COORDINATES = 4  # a product with at most so many columns yields points or boxes
 
 

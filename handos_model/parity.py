@@ -6,13 +6,16 @@ instances are matched by box before they are compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from handos_model.backends.base import Array
+from handos_model.backends.base import Array, Engine
+from handos_model.selection import select_instances
 from handos_model.types import FloatArray
 
 # What may differ from torch FP32: largest error of any value of the frames compared.
@@ -122,6 +125,56 @@ def beyond_limits(errors: Mapping[str, float], precision: str) -> list[str]:
         for name, value in errors.items()
         if not value <= limits[name]
     ]
+
+
+def engine_parity(
+    reference: Engine, found: Engine, images: Sequence[Array], input_size_hw: tuple[int, int]
+) -> dict[str, float]:
+    """The largest errors over uint8 images [H,W,3] and all decoders that both engines have."""
+    worst: dict[str, float] = {}
+    for image in images:
+        inputs = {'image': np.ascontiguousarray(image[None])}
+        truth, other = (_to_host(side.detector.infer(inputs)) for side in (reference, found))
+        errors = [detector_parity(truth, other, input_size_hw)]
+        for hands in sorted(set(reference.decoders) & set(found.decoders)):
+            scores, boxes = truth['scores'][0], truth['boxes_cxcywh'][0]
+            rows = np.resize(select_instances(scores, boxes, 0.0, max_hands=hands), hands)
+            decoder_inputs = {
+                'features': truth['features'],
+                'queries': truth['queries'][0, rows],
+                'boxes_cxcywh': boxes[rows],
+            }
+            true_hands, other_hands = (
+                _to_host(side.decoders[hands].infer(decoder_inputs)) for side in (reference, found)
+            )
+            errors.append(decoder_parity(true_hands, other_hands, input_size_hw))
+        for name, value in (item for found_errors in errors for item in found_errors.items()):
+            worst[name] = max(value, worst.get(name, 0.0))
+    return worst
+
+
+def _to_host(outputs: Mapping[str, Any]) -> dict[str, Array]:
+    """Copies in numpy of arrays, torch tensors and ONNX Runtime values."""
+    host = {}
+    for name, value in outputs.items():
+        if hasattr(value, 'cpu'):
+            value = value.cpu()
+        host[name] = np.array(value.numpy() if hasattr(value, 'numpy') else value)
+    return host
+
+
+def made_up_images(size_hw: tuple[int, int], count: int = 2) -> list[Array]:
+    """Smooth random pictures, uint8 [H,W,3]: enough to make every part of a network answer."""
+    random = np.random.default_rng(0)
+    height, width = size_hw
+    pictures = []
+    for index in range(count):
+        picture = np.zeros((height, width, 3))
+        for cells in (3, 12, 48):
+            noise = random.normal(0, 60 / (1 + index), (cells, cells, 3))
+            picture += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+        pictures.append(np.clip(picture + 120, 0, 255).astype(np.uint8))
+    return pictures
 
 
 def _largest(values: FloatArray) -> float:

@@ -158,7 +158,7 @@ class HandPipeline:
         self.tracker = tracker
         self.faces = hand_model.faces
         self.times = StageTimes()
-        self._network_hw = network.input_size_hw
+        self.network_hw = network.input_size_hw
         self._boundary = boundary_vertices(hand_model.faces)
         self._letterbox = Letterbox(network.input_size_hw, network.input_size_hw)
         self._input = self._letterbox.buffer()
@@ -248,7 +248,7 @@ class HandPipeline:
     def _prepare(self, image: ImageArray, channel_order: ChannelOrder) -> None:
         size = (image.shape[0], image.shape[1])
         if size != self._letterbox.image_hw:
-            self._letterbox = Letterbox(size, self._network_hw)
+            self._letterbox = Letterbox(size, self.network_hw)
             self._input[:] = self._letterbox.buffer()
         self._letterbox.apply(image, self._input, channel_order)
 

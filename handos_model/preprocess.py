@@ -58,7 +58,7 @@ class Letterbox:
 
     def buffer(self) -> ImageArray:
         """A network input [1,H,W,3] whose padding is filled already."""
-        return np.full((1, *self.network_hw, 3), PADDING_VALUE, np.uint8)
+        return np.full((1, *self.network_hw, 3), PADDING_VALUE, dtype=np.uint8)
 
     def apply(
         self, image: ImageArray, buffer: ImageArray, channel_order: ChannelOrder = 'rgb'

@@ -16,7 +16,16 @@ from types import ModuleType
 from handos_model.backends.base import Engine, EngineOptions, Graph
 from handos_model.errors import UserError
 
-__all__ = ['BACKENDS', 'Engine', 'EngineOptions', 'Graph', 'choose_backend', 'open_engine']
+__all__ = [
+    'BACKENDS',
+    'Engine',
+    'EngineOptions',
+    'Graph',
+    'choose_backend',
+    'open_engine',
+    'usable_cores',
+    'why_unavailable',
+]
 
 # In the order in which `auto` tries them.
 BACKENDS: dict[str, str] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, cast
 
+import numpy as np
 import typer
 
 from handos_model.errors import UserError
@@ -78,4 +79,4 @@ def _letterboxed(file: Path, network_hw: tuple[int, int]) -> ImageArray:
     letterbox = Letterbox((picture.shape[0], picture.shape[1]), network_hw)
     buffer = letterbox.buffer()
     letterbox.apply(picture, buffer)
-    return buffer[0]
+    return np.asarray(buffer[0])

@@ -1,0 +1,100 @@
+"""`handos bench`: how long a frame takes, part by part."""
+
+from __future__ import annotations
+
+import json as json_format
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from handos_model.backends import EngineOptions
+from handos_model.errors import UserError
+from handos_model.parity import made_up_images
+from handos_model.pipeline import HandPipeline, PipelineConfig, StageTimes
+from handos_model.tracking import Tracker
+from handos_model.types import Camera
+from handos_ros.environment import describe_machine
+
+
+def bench(
+    weights: Annotated[str, typer.Option(help='Shipped name, folder or hub id.')] = 'nano',
+    backend: Annotated[str, typer.Option(help='auto, or one of `handos doctor`.')] = 'auto',
+    hands: Annotated[int, typer.Option(help='Hands a frame, found there or not.')] = 1,
+    size: Annotated[str, typer.Option(help='Size of the camera image.')] = '640x480',
+    frames: Annotated[int, typer.Option(help='Frames to measure.')] = 100,
+    precision: Annotated[str, typer.Option(help='auto, fp32, fp16 or bf16.')] = 'auto',
+    threads: Annotated[int, typer.Option(help='Of a CPU backend; 0 = the usable cores.')] = 0,
+    image: Annotated[Path | None, typer.Option(help='A picture instead of a made-up one.')] = None,
+    json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+) -> None:
+    """Measure preprocessing, detector, decoder and the rest (p50, p95, p99, milliseconds)."""
+    if frames < 1 or hands < 1:
+        raise UserError('--frames and --hands must be at least 1')
+    options = EngineOptions(precision=precision, max_hands=hands, threads=threads or None)  # type: ignore[arg-type]
+    # Exactly `hands` instances are decoded in every frame, whatever their scores and overlaps.
+    everything = PipelineConfig(
+        score_threshold=0.0, nms_threshold=1.0, duplicate_similarity=None, max_hands=hands
+    )
+    pipeline = HandPipeline(weights, backend, everything, options, tracker=Tracker())
+    picture = _picture(image, size)
+    height, width = picture.shape[:2]
+    camera = Camera.uncalibrated(width, height)
+    for _ in range(5):
+        pipeline(picture, camera, stamp_s=0.0)
+    times = []
+    for frame in range(frames):
+        pipeline(picture, camera, stamp_s=(frame + 1) / 30)
+        times.append(pipeline.times)
+    result = {
+        'weights': weights,
+        'backend': pipeline.backend,
+        'reason': pipeline.backend_reason,
+        'hands': hands,
+        'image_size': [width, height],
+        'network_size': list(pipeline.network_hw[::-1]),
+        'frames': frames,
+        'milliseconds': summarise(times),
+        **describe_machine(),
+    }
+    print(json_format.dumps(result, indent=2) if json else _table(result))
+
+
+def summarise(times: list[StageTimes]) -> dict[str, dict[str, float]]:
+    """p50, p95 and p99 of each stage, of all but the network, and of the whole frame."""
+    rows = [asdict(t) | {'not_network': t.other, 'total': t.total} for t in times]
+    return {
+        stage: {
+            f'p{percent}': round(
+                float(np.percentile([row[stage] for row in rows], percent)) * 1e3, 3
+            )
+            for percent in (50, 95, 99)
+        }
+        for stage in rows[0]
+    }
+
+
+def _picture(image: Path | None, size: str) -> Any:
+    if image is not None:
+        from handos_ros.commands.image import read_picture
+
+        return read_picture(image)
+    try:
+        width, height = (int(word) for word in size.split('x'))
+        return made_up_images((height, width), 1)[0]
+    except ValueError:
+        raise UserError(f'--size {size!r}: give WIDTHxHEIGHT, such as 640x480') from None
+
+
+def _table(result: dict[str, Any]) -> str:
+    size = 'x'.join(map(str, result['image_size']))
+    lines = [
+        f'{result["backend"]}, {result["hands"]} hand(s), {size}',
+        f'{result["processor"]}, {result["cores"]} cores',
+        f'{"":12} {"p50":>8} {"p95":>8} {"p99":>8}  ms',
+    ]
+    for stage, values in result['milliseconds'].items():
+        lines.append(f'{stage:12} ' + ' '.join(f'{value:8.2f}' for value in values.values()))
+    return '\n'.join(lines)

@@ -1,0 +1,99 @@
+"""`handos doctor`: what is installed, what would run, and whether it computes the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handos_model.backends import (
+    BACKENDS,
+    Engine,
+    EngineOptions,
+    choose_backend,
+    open_engine,
+    why_unavailable,
+)
+from handos_model.errors import UserError
+from handos_model.parity import beyond_limits, engine_parity, made_up_images
+from handos_model.weights import find_weights, load_config
+from handos_ros.calibration import calibration_doubts
+from handos_ros.camera_files import read_camera_file
+from handos_ros.environment import describe_machine
+
+# The backend whose results the others are compared with: the first that can run.
+REFERENCES = ('torch', 'onnxruntime', 'openvino')
+
+
+def doctor(
+    weights: Annotated[str, typer.Option(help='Shipped name, folder or hub id.')] = 'nano',
+    camera_info: Annotated[Path | None, typer.Option(help='A calibration YAML to check.')] = None,
+) -> None:
+    """Check this machine; exits with 1 where something needs mending."""
+    machine = describe_machine()
+    print(f'machine   {machine["processor"]}, {machine["cores"]} cores; GPU: {machine["gpu"]}')
+    print(f'python    {machine["python"]}, {machine["platform"]}')
+    for package, version in machine['versions'].items():
+        print(f'          {package} {version}')
+    problems = _check_backends(weights)
+    if camera_info is not None:
+        problems += _check_camera(camera_info)
+    print('all well' if problems == 0 else f'{problems} to mend')
+    if problems:
+        raise typer.Exit(1)
+
+
+def _check_backends(weights: str) -> int:
+    """Say of each backend whether it runs and agrees; returns how many things are wrong."""
+    try:
+        folder = find_weights(weights)
+        chosen, reason = choose_backend('auto', folder)
+    except UserError as error:
+        print(f'weights   {error}')
+        return 1
+    print(f'weights   {folder}')
+    problems, opened = 0, {}
+    for name in BACKENDS:
+        missing = why_unavailable(name, folder)
+        if missing is not None:
+            print(f'backend   {name}: {missing}')
+            continue
+        try:
+            opened[name] = open_engine(name, folder, EngineOptions(max_hands=1))
+        except UserError as error:
+            print(f'backend   {name}: {error}')
+            problems += 1
+    problems += _compare(opened, load_config(folder).input_size_hw)
+    print(f'auto      {chosen} ({reason})')
+    return problems
+
+
+def _compare(engines: dict[str, Engine], input_size_hw: tuple[int, int]) -> int:
+    reference = next((name for name in REFERENCES if name in engines), None)
+    problems = 0
+    for name, engine in engines.items():
+        if name == reference or reference is None:
+            print(f'backend   {name}: {engine.name}, the reference')
+            continue
+        images = made_up_images(input_size_hw)
+        errors = engine_parity(engines[reference], engine, images, input_size_hw)
+        wrong = beyond_limits(errors, engine.precision)
+        problems += bool(wrong)
+        verdict = f'WRONG: {", ".join(wrong)}' if wrong else 'agrees'
+        print(
+            f'backend   {name}: {engine.name}, {verdict} ({errors["joints_px"]:.2g} px, '
+            f'{errors["vertices_mm"]:.2g} mm from {reference})'
+        )
+    return problems
+
+
+def _check_camera(file: Path) -> int:
+    camera = read_camera_file(file)
+    doubts = calibration_doubts(camera)
+    fx, fy = camera.matrix_px[0, 0], camera.matrix_px[1, 1]
+    size = f'{camera.width}x{camera.height}'
+    print(f'camera    {size}, {camera.distortion_model}, focal length {fx:.1f}, {fy:.1f} px')
+    for doubt in doubts:
+        print(f'camera    {doubt}')
+    return len(doubts)
