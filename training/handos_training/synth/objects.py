@@ -1,7 +1,8 @@
 """Things that hands hold and things in the way: lathed or boxy solids with signed distances.
 
-Every solid is one grid of rings around its z axis, so that a batch of different things is one mesh. The cross-section is a circle or a rounded rectangle; a profile says how the radius changes
-from the bottom to the top.
+Every solid is one grid of rings around its z axis, so that a batch of different things is one mesh.
+The cross-section is a circle or a rounded rectangle; a profile says how the radius changes from
+the bottom to the top.
 """
 
 from __future__ import annotations
@@ -125,7 +126,6 @@ class ObjectMaker:
 
     def vertices(self, things: Things) -> Tensor:
         """[N,R*SIDES,3] in the things' own frames."""
-        N = len(things.kind)
         radius, height = self.profiles[things.kind].unbind(-1)  # [N,R]
         angle = torch.arange(SIDES, device=radius.device) * (2 * torch.pi / SIDES)
         cosine, sine = angle.cos(), angle.sin()
@@ -134,7 +134,7 @@ class ObjectMaker:
         x = radius[..., None] * (outline * cosine)[:, None] * things.half_m[:, 0, None, None]
         y = radius[..., None] * (outline * sine)[:, None] * things.half_m[:, 1, None, None]
         z = (height * things.half_m[:, 2:])[..., None].expand_as(x)
-        return torch.stack([x, y, z], -1).view(N, -1, 3)
+        return torch.stack([x, y, z], -1).flatten(1, 2)
 
     def draw(
         self, things: Things, placement: Placement, image: Tensor, sampler: Sampler
