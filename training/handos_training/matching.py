@@ -33,23 +33,29 @@ def match_boxes(
 
 @dataclass
 class DetectionCount:
-    """Hits, misses and false alarms at one IoU threshold, summed over images."""
+    """Hits, misses and false alarms at one IoU threshold, summed over images.
+
+    Where not every hand of an image is labelled, nobody knows what is a false alarm, so precision
+    counts completely labelled images only; it is NaN where there is none.
+    """
 
     iou_threshold: float = 0.5
     labels: int = 0
-    predictions: int = 0
     hits: int = 0
+    predictions: int = 0  # in completely labelled images
+    right_predictions: int = 0  # of these
 
     def add(
         self, labels_xyxy: npt.ArrayLike, predictions_xyxy: npt.ArrayLike, *, complete: bool
     ) -> None:
-        """Count an image; where not every hand is labelled, predictions without a label are no
-        false alarms and do not count."""
+        """Count one image."""
         matches = match_boxes(labels_xyxy, predictions_xyxy, self.iou_threshold)
         hits = int((matches >= 0).sum())
         self.labels += len(matches)
         self.hits += hits
-        self.predictions += len(np.asarray(predictions_xyxy).reshape(-1, 4)) if complete else hits
+        if complete:
+            self.predictions += len(np.asarray(predictions_xyxy).reshape(-1, 4))
+            self.right_predictions += hits
 
     @property
     def recall(self) -> float:
@@ -57,4 +63,4 @@ class DetectionCount:
 
     @property
     def precision(self) -> float:
-        return self.hits / self.predictions if self.predictions else float('nan')
+        return self.right_predictions / self.predictions if self.predictions else float('nan')

@@ -93,6 +93,7 @@ class Scores:
         if self.found:
             result['found'] = float(np.mean(self.found))
             result['recall_iou50'] = self.detection.recall
+        if self.detection.predictions:
             result['precision_iou50'] = self.detection.precision
         if self.sides:
             result['side_accuracy'] = float(np.mean(self.sides))
