@@ -132,7 +132,7 @@ class Scores:
             guess = np.asarray(hand.vertices_m, np.float64)
         self._f_scores('', guess, truth)
         for suffix, reflection in ALIGNMENTS.items():
-            # As FreiHAND's script: a mesh of another topology is aligned as its joints are.
+            # A mesh of another topology is aligned as its joints are.
             pair = (guess, truth) if self.same_topology else (guess_joints, joints)
             aligned = metrics.procrustes(*pair, reflection=reflection)(guess)
             self._f_scores(f'_aligned{suffix}', aligned, truth)
