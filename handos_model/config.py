@@ -106,10 +106,12 @@ class HandOSConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'input_size_hw', tuple(self.input_size_hw))
-        if len(self.input_size_hw) != 2 or any(s <= 0 or s % 32 for s in self.input_size_hw):
+        # Swin pads its maps; the two others upsample theirs by two and need them to fit.
+        step = 8 if self.detector.family == 'grounding_dino' else 32
+        if len(self.input_size_hw) != 2 or any(s <= 0 or s % step for s in self.input_size_hw):
             raise UserError(
-                f'input_size_hw={self.input_size_hw} must be two positive multiples of 32, '
-                'the coarsest stride of the detector'
+                f'input_size_hw={self.input_size_hw} must be two positive multiples of {step} '
+                f'for the detector family {self.detector.family}'
             )
 
     @classmethod
@@ -144,7 +146,7 @@ class HandOSConfig:
             detector=DetectorConfig(
                 family='grounding_dino', reference='IDEA-Research/grounding-dino-tiny'
             ),
-            input_size_hw=(736, 1280),
+            input_size_hw=(720, 1280),
         )
         return replace(config, **changes)
 
