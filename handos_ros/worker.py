@@ -106,7 +106,7 @@ class Worker(Generic[BackendT, FrameT, ResultT]):
             self._busy_since_s = None
             self._thread = self._start()
 
-    def stop(self, timeout_s: float = 2.0) -> None:
+    def stop(self, timeout_s: float = 1.0) -> None:
         """End the thread and let go of the backend; a hanging thread is left to itself."""
         with self._condition:
             self._generation += 1

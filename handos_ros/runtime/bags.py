@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,17 @@ except ModuleNotFoundError as error:
         f"{error.name} is missing, which reads and writes recordings: pip install 'rosbags>=0.11'"
     ) from error
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd  # rosbags depends on it
+
 from handos_ros.runtime.embedded import cdr
 from handos_ros.runtime.embedded.messages import build_typestore
 
 BAG_VERSION = 9  # of rosbag2's metadata: Jazzy's
 UNKNOWN_TYPE_HASH = 'RIHS01_' + '0' * 64  # Humble's recordings have neither hash nor definition
+ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # no CDR message begins so
 MALFORMED = (SerdeError, ValueError, TypeError, IndexError)
 
 
@@ -100,8 +107,10 @@ class BagReader:
         try:
             for connection, time_ns, raw in self._reader.messages():
                 type_name = full_type_name(connection.msgtype)
-                yield BagMessage(connection.topic, type_name, time_ns, raw)
-        except (ReaderError, OSError) as error:
+                # One file of a compressed recording, read alone, does not say that it is one.
+                whole = zstd.decompress(raw) if raw.startswith(ZSTD_MAGIC) else raw
+                yield BagMessage(connection.topic, type_name, time_ns, whole)
+        except (ReaderError, OSError, zstd.ZstdError) as error:
             raise UserError(f'{self.path} is damaged: {error}') from error
 
 
