@@ -23,6 +23,8 @@ from handos_ros.runtime.embedded.qos import (
     override,
 )
 
+MALFORMED = (SerdeError, ValueError, TypeError, IndexError)  # what rosbags raises for bad bytes
+
 
 class Publisher:
     """Publishes messages, or bytes that are serialised already."""
@@ -96,7 +98,7 @@ class Subscription:
             return True
         try:
             message = cdr.deserialize(self._store, taken[0], self.msg_type.__msgtype__)
-        except (SerdeError, ValueError, TypeError, IndexError) as error:
+        except MALFORMED as error:
             self._logger.warning(f'dropped a malformed message on {self.topic_name}: {error}')
             return True
         self.callback(message)
