@@ -28,6 +28,15 @@ class ArmPose:
     pronation_deg: Tensor  # [N], how far the wrist is twisted against the elbow
     elbow_deg: Tensor  # [N]
 
+    def __getitem__(self, rows: slice) -> ArmPose:
+        return ArmPose(
+            self.betas[rows],
+            self.scale[rows],
+            self.angles_deg[rows],
+            self.pronation_deg[rows],
+            self.elbow_deg[rows],
+        )
+
 
 @dataclass
 class PosedArms:

@@ -20,7 +20,7 @@ from handos_training.synth.placement import Placement
 from handos_training.synth.pose import CHAINS, FINGER_RADII_M
 from handos_training.synth.sampling import Sampler, axis_angle_matrix, frame_matrix
 
-STEPS = 28
+STEPS = 18
 TOUCH_M = 0.0012
 SAMPLES = (0.25, 0.6, 0.95)  # along each phalanx
 PALM_DEPTH_M = 0.015  # from the knuckles' centres to the skin of the palm
@@ -37,6 +37,10 @@ class Grasps:
     placement: Placement  # thing to hand
     holds: Tensor  # [N] bool
     angles_deg: Tensor  # [N,16,3]
+
+    def __getitem__(self, rows: Tensor) -> Grasps:
+        placement = Placement(self.placement.linear[rows], self.placement.offset_m[rows])
+        return Grasps(self.things[rows], placement, self.holds[rows], self.angles_deg[rows])
 
 
 class Grasper:

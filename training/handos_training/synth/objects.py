@@ -1,6 +1,6 @@
 """Things that hands hold and things in the way: lathed or boxy solids with signed distances.
 
-Every solid is one grid of rings around its z axis, so that a batch of different things is one mesh.
+Every solid is one grid of rings around its z axis, so a batch of different things is one mesh.
 The cross-section is a circle or a rounded rectangle; a profile says how the radius changes from
 the bottom to the top.
 """
@@ -140,8 +140,8 @@ class ObjectMaker:
         self, things: Things, placement: Placement, image: Tensor, sampler: Sampler
     ) -> SceneMesh:
         """N things in the camera's frame; a placement that mirrors mirrors them too."""
-        N = len(things.kind)
         own = self.vertices(things)
+        N = len(own)
         posed = placement(own)
         mirrored = torch.linalg.det(placement.linear) < 0
         normals = vertex_normals(own, self.faces) @ placement.linear.transpose(1, 2)

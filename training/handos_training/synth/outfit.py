@@ -29,6 +29,7 @@ from handos_training.synth.mesh import Material, SceneMesh, concatenate
 from handos_training.synth.placement import Placement
 from handos_training.synth.sampling import Sampler
 from handos_training.synth.surface import (
+    Smoother,
     cloth_colours,
     instances,
     lab_to_linear_rgb,
@@ -143,7 +144,9 @@ class Dresser:
         gaze = normalize(v - eyes[ball.argmin(1)], dim=1)
         self.iris = ((body.layer == EYE) & (-gaze[:, 1] > 0.87)).float()
         self.pupil = ((body.layer == EYE) & (-gaze[:, 1] > 0.965)).float()
-        self.edges = {layer: self._edges(layer) for layer in (SUIT, HAIR)}
+        self.cloth_faces = body.faces[(body.face_layer == SUIT) | (body.face_layer == HAIR)]
+        self.smooth_suit = Smoother(body.faces[body.face_layer == SUIT], len(v))
+        self.smooth_hair = Smoother(body.faces[body.face_layer == HAIR], len(v))
         self.material = torch.full_like(body.layer, int(Material.SKIN))
         for layer, material in (
             (EYE, Material.EYE),
@@ -203,13 +206,10 @@ class Dresser:
         )[..., 0].cos()
         hair = outfits.hair_m[:, None] * (layer == HAIR) * (1 + 0.35 * wave)
         hair = hair.clamp(min=0.002) * (layer == HAIR)
-        smooth = posed
-        for _ in range(3):
-            smooth = self._smoothed(smooth, SUIT)
-        posed = torch.where(self.is_suit[:, None], smooth, posed)
-        normals = vertex_normals(posed, self.body.faces)
+        posed = self.smooth_suit(posed, 3)
+        normals = vertex_normals(posed, self.cloth_faces)
         posed = posed + normals * (cloth * (1 + 0.25 * wave) + hair)[..., None]
-        return self._smoothed(posed, HAIR)
+        return self.smooth_hair(posed, 1)
 
     def _colours(self, outfits: Outfits, tones: Tensor) -> Tensor:
         """Linear albedo [P,V,3]."""
@@ -233,15 +233,15 @@ class Dresser:
             [tones, tones, outfits.shirt, outfits.shoes, outfits.hair, outfits.hair,
              outfits.shoes * 0.3], 1
         )  # fmt: skip
-        albedo = plain[:, layer]
-        albedo = torch.where((layer == SKIN)[:, None], skin, albedo)
-        albedo = torch.where((layer == EYE)[:, None], eye, albedo)
+        cloth_and_hair = torch.where((layer == EYE)[:, None], eye, plain[:, layer])
+        albedo: Tensor = torch.where((layer == SKIN)[:, None], skin, cloth_and_hair)
         return albedo.clamp(0.005, 0.9)
 
     def _collar(self, outfits: Outfits) -> Tensor:
         """How far [P,V] outside the neckline a vertex lies, in metres at rest."""
         collar = self.collar_m - self.front * 0.12 * outfits.neck_depth[:, None]
-        return collar - outfits.neckline_m[:, None]
+        outside: Tensor = collar - outfits.neckline_m[:, None]
+        return outside
 
     def _inside_cloth(self, outfits: Outfits) -> Tensor:
         """Positive [P,V] where a suit's vertex is cloth, zero at collar and cuffs."""
@@ -250,17 +250,18 @@ class Dresser:
 
     def _trimmed(self, posed: Tensor, inside: Tensor) -> Tensor:
         """Vertices just beyond a hem drawn back onto it, so that cloth ends in a line."""
-        pairs, _ = self.edges[SUIT]
-        beyond, within = inside[:, pairs[:, 0]], inside[:, pairs[:, 1]]
+        to, source = self.smooth_suit.to, self.smooth_suit.source
+        scalar = inside.transpose(0, 1).contiguous()
+        beyond, within = scalar.index_select(0, to), scalar.index_select(0, source)
         crossing = (beyond < 0) & (within >= 0)
         t = torch.where(crossing, beyond / (beyond - within), 0)
-        here, there = posed[:, pairs[:, 0]], posed[:, pairs[:, 1]]
-        target = (here + t[..., None] * (there - here)) * crossing[..., None]
-        total = torch.zeros_like(posed).index_add_(1, pairs[:, 0], target)
-        count = torch.zeros_like(inside).index_add_(1, pairs[:, 0], crossing.float())
-        hem = (count > 0) & self.is_suit
-        trimmed: Tensor = torch.where(hem[..., None], total / count.clamp(min=1)[..., None], posed)
-        return trimmed
+        points = posed.transpose(0, 1).contiguous()
+        here, there = points.index_select(0, to), points.index_select(0, source)
+        target = torch.lerp(here, there, t[..., None]) * crossing[..., None]
+        total = torch.zeros_like(points).index_add_(0, to, target)
+        count = torch.zeros_like(scalar).index_add_(0, to, crossing.float())[..., None]
+        trimmed = torch.where(count > 0, total / count.clamp(min=1), points)
+        return trimmed.transpose(0, 1)
 
     def _keep(self, outfits: Outfits, inside: Tensor) -> Tensor:
         """Which faces [P,F] are drawn."""
@@ -274,18 +275,3 @@ class Dresser:
         keep &= ~((layer == LONG_HAIR) & (style != LONG))
         keep &= ~((layer == GLASSES) & ~outfits.glasses[:, None])
         return keep & ~(outfits.headless[:, None] & (layer != SUIT) & (layer != SHOE))
-
-    def _edges(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Directed edges [E,2] of a layer and 1 / how many end at each vertex [V,1]."""
-        faces = self.body.faces[self.body.face_layer == layer]
-        pairs = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-        pairs = torch.cat([pairs, pairs.flip(1)]).unique(dim=0)  # type: ignore[no-untyped-call]
-        degree = torch.bincount(pairs[:, 0], minlength=len(self.body.layer)).clamp(min=1)
-        return pairs, 1 / degree[:, None]
-
-    def _smoothed(self, points: Tensor, layer: int) -> Tensor:
-        """Each vertex of a layer half-way to the mean of its neighbours."""
-        pairs, share = self.edges[layer]
-        total = torch.zeros_like(points).index_add_(1, pairs[:, 0], points[:, pairs[:, 1]])
-        inside = (self.body.layer == layer)[:, None]
-        return torch.where(inside, 0.5 * (points + total * share), points)

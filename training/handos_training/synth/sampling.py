@@ -49,8 +49,6 @@ class Sampler:
 
 def axis_angle_matrix(axis: Tensor, angle: Tensor) -> Tensor:
     """Rotations [...,3,3] by `angle` [...] rad about unit `axis` [...,3] (Rodrigues' formula)."""
-    shape = torch.Size(torch.broadcast_shapes(axis.shape[:-1], angle.shape))  # type: ignore[no-untyped-call]
-    axis, angle = axis.expand(*shape, 3), angle.expand(shape)
     x, y, z = axis.unbind(-1)
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(*x.shape, 3, 3)

@@ -10,9 +10,17 @@ from torch import Tensor
 from handos_training.synth.arm import ArmModel, ArmPose, PosedArms
 from handos_training.synth.body import BodyModel
 from handos_training.synth.config import SynthConfig
-from handos_training.synth.grasp import Grasper, Grasps
+from handos_training.synth.drawing import (
+    Arms,
+    Held,
+    SkinDrawer,
+    cull,
+    draw_held,
+    draw_occluders,
+)
+from handos_training.synth.grasp import Grasper
 from handos_training.synth.labels import HandsInScene
-from handos_training.synth.mesh import HAND_PARTS, OTHER_PART, SceneMesh, concatenate
+from handos_training.synth.mesh import SceneMesh, concatenate
 from handos_training.synth.objects import ObjectMaker
 from handos_training.synth.outfit import Dresser, Outfits
 from handos_training.synth.people import ACROSS, OWN_EYES, Reacher
@@ -26,9 +34,8 @@ from handos_training.synth.placement import (
 )
 from handos_training.synth.pose import MAX_PENETRATION_M, PoseSampler, self_penetration
 from handos_training.synth.sampling import Sampler
-from handos_training.synth.skin import SkinPainter
 from handos_training.synth.sleeves import Tailor, wardrobe
-from handos_training.synth.surface import instances, skin_tones, vertex_normals
+from handos_training.synth.surface import skin_tones, vertex_normals
 
 POSE_TRIES = 4
 
@@ -44,29 +51,6 @@ class Scene:
     face_arm: Tensor  # [F] int64: slot of the hand whose bare skin a face is, else -1
 
 
-@dataclass
-class _Arms:
-    """N arms in their images, and how they look."""
-
-    posed: PosedArms
-    placement: Placement
-    image: Tensor
-    slot: Tensor
-    is_left: Tensor
-    tones: Tensor  # [N,3]
-    cuff: Tensor  # [N]
-    pose: ArmPose
-    held: _Held
-
-
-@dataclass
-class _Held:
-    """Which of N arms hold something, and what."""
-
-    rows: Tensor  # [M] into the arms
-    grasps: Grasps  # of M hands
-
-
 class SceneBuilder:
     """Composes scenes from a configuration; everything random comes from the generator."""
 
@@ -74,8 +58,8 @@ class SceneBuilder:
         self.config = config
         self.arm = ArmModel(device)
         self.poses = PoseSampler(device)
-        self.painter = SkinPainter(self.arm)
         self.tailor = Tailor(self.arm)
+        self.skin = SkinDrawer(self.arm, self.tailor)
         body = BodyModel(device)
         self.reacher = Reacher(self.arm, body)
         self.maker = ObjectMaker(device)
@@ -87,21 +71,29 @@ class SceneBuilder:
         cameras = camera_matrices(self.config, count, sampler)
         up = cameras.new_tensor([0.0, -1.0, 0.0]).repeat(count, 1)
         has_person = sampler.coin(self.config.person_fraction, count)
-        groups: list[_Arms] = []
+        groups: list[Arms] = []
         meshes: list[SceneMesh] = []
         alone = (~has_person).nonzero().squeeze(1)
+        alone = alone.repeat_interleave(1 + sampler.choice(self.config.hand_counts, len(alone)))
+        peopled = has_person.nonzero().squeeze(1)
+        second = peopled[sampler.coin(self.config.second_person_fraction, len(peopled))]
+        people = torch.cat([peopled, second])
+        poses, held = self.arm_poses(len(alone) + 2 * len(people), sampler)
         if len(alone):
-            arms, sleeves = self.lone_arms(alone, cameras, sampler)
+            rows = slice(0, len(alone))
+            arms, sleeves = self.lone_arms(alone, poses[rows], held[rows], cameras, sampler)
             groups.append(arms)
             meshes.append(sleeves)
-        peopled = has_person.nonzero().squeeze(1)
-        if len(peopled):
-            arms, bodies, person_up = self.people(peopled, cameras, sampler)
+        if len(people):
+            rows = slice(len(alone), len(alone) + 2 * len(people))
+            arms, bodies, person_up = self.people(
+                people, len(peopled), poses[rows], held[rows], cameras, sampler
+            )
             groups.append(arms)
             meshes.append(bodies)
             up[peopled] = person_up
-        meshes += [self.draw_held(arms, sampler) for arms in groups if len(arms.held.rows)]
-        skins, face_arms = zip(*(self.draw_skin(arms, sampler) for arms in groups), strict=True)
+        meshes += [draw_held(self.maker, arms, sampler) for arms in groups]
+        skins, face_arms = zip(*(self.skin(arms, sampler) for arms in groups), strict=True)
         hands = [
             HandsInScene(
                 arms.image,
@@ -118,14 +110,13 @@ class SceneBuilder:
                 for f in fields(HandsInScene)
             }
         )
-        in_the_way = self.occluders(together, sampler)
-        if in_the_way is not None:
-            meshes.append(in_the_way)
+        meshes.append(draw_occluders(self.config, self.maker, together, sampler))
         nothing = torch.full((sum(len(mesh.faces) for mesh in meshes),), -1, device=up.device)
         face_arm = torch.cat([*face_arms, nothing])
-        return Scene(concatenate([*skins, *meshes]), cameras, up, together, face_arm)
+        mesh, face_arm = cull(self.config, concatenate([*skins, *meshes]), face_arm, cameras)
+        return Scene(mesh, cameras, up, together, face_arm)
 
-    def arm_poses(self, count: int, sampler: Sampler) -> tuple[ArmPose, _Held]:
+    def arm_poses(self, count: int, sampler: Sampler) -> tuple[ArmPose, Held]:
         """Shapes and poses, of a few tries the one whose fingers collide least; some hold."""
         angles = self.poses(count * POSE_TRIES, sampler)
         depth = self_penetration(self.arm.hand_joints(angles)).view(count, POSE_TRIES)
@@ -144,49 +135,46 @@ class SceneBuilder:
         rows = sampler.coin(self.config.object_fraction, count).nonzero().squeeze(1)
         grasps = self.grasper(pose.angles_deg[rows], betas[rows], sampler)
         pose.angles_deg[rows] = grasps.angles_deg
-        return pose, _Held(rows, grasps)
+        return pose, Held(rows, grasps)
 
     def people(
-        self, images: Tensor, cameras: Tensor, sampler: Sampler
-    ) -> tuple[_Arms, SceneMesh, Tensor]:
-        """Someone in each of the images, sometimes someone else behind; `up` [len(images),3]."""
-        config = self.config
-        second = images[sampler.coin(config.second_person_fraction, len(images))]
-        image = torch.cat([images, second])
-        number = (torch.arange(len(image), device=image.device) >= len(images)).long()
-        framing = sampler.choice((0.66, 0.2, 0.14), len(images))
-        framing = torch.cat([framing, torch.full_like(second, ACROSS)])
-        # Nobody stands in another's head: who sees through their own eyes is alone or first.
+        self,
+        image: Tensor,
+        images: int,
+        poses: ArmPose,
+        held: Held,
+        cameras: Tensor,
+        sampler: Sampler,
+    ) -> tuple[Arms, SceneMesh, Tensor]:
+        """Someone in `image` [P] each, its first `images` nearer; `up` [images,3] of those."""
         P = len(image)
-        poses, held = self.arm_poses(2 * P, sampler)
-        people = self.reacher(config, image, framing, poses, cameras[image], sampler)
+        number = (torch.arange(P, device=image.device) >= images).long()
+        framing = sampler.choice((0.66, 0.2, 0.14), P)
+        framing = torch.where(number == 1, ACROSS, framing)
+        people = self.reacher(self.config, image, framing, poses, cameras[image], sampler)
         headless = framing == OWN_EYES
         outfits = Outfits.sample(P, headless, sampler)
         tones = skin_tones(P, sampler)
         mesh = self.dresser(people.bodies, outfits, tones, people.view, image, sampler)
         slot = torch.cat([2 * number, 2 * number + 1])
         is_left = torch.arange(2 * P, device=image.device) >= P
-        arms = _Arms(
+        arms = Arms(
             people.arms, people.arm_placement, image.repeat(2), slot, is_left,
             tones.repeat(2, 1), outfits.cuff.repeat(2).clamp(min=0.03), poses, held,
         )  # fmt: skip
-        return arms, mesh, people.view.linear[: len(images), :, 2]
+        return arms, mesh, people.view.linear[:images, :, 2]
 
     def lone_arms(
-        self, images: Tensor, cameras: Tensor, sampler: Sampler
-    ) -> tuple[_Arms, SceneMesh]:
-        """One to four arms in each of the images, and their sleeves."""
-        config, B = self.config, len(cameras)
-        hands = 1 + sampler.choice(config.hand_counts, len(images))
-        image = images.repeat_interleave(hands)
-        first = (torch.cumsum(hands, 0) - hands).repeat_interleave(hands)
-        N = len(image)
-        slot = torch.arange(N, device=image.device) - first
+        self, image: Tensor, poses: ArmPose, held: Held, cameras: Tensor, sampler: Sampler
+    ) -> tuple[Arms, SceneMesh]:
+        """An arm in `image` [N] each, which names an image one to four times; and sleeves."""
+        config, B, N = self.config, len(cameras), len(image)
+        number = torch.arange(N, device=image.device)
+        slot = number - torch.searchsorted(image, image)
         is_left = sampler.coin(0.5, N)
         touching = sampler.coin(config.touching_fraction, B)
         is_pair = touching[image] & (slot == 1)
         is_left = torch.where(is_pair, ~is_left.roll(1), is_left)  # two hands of one person
-        poses, held = self.arm_poses(N, sampler)
         posed = self.arm.pose(poses)
         placement = self.place(posed, image, slot, is_left, touching, cameras, sampler)
         same = (
@@ -199,7 +187,7 @@ class SceneBuilder:
         dressed = sampler.coin(config.sleeve_fraction, B)[image]
         dressed = torch.where(same, dressed, sampler.coin(config.sleeve_fraction, N))
         cuff = self.tailor.cuffs(dressed, sampler)
-        arms = _Arms(posed, placement, image, slot, is_left, tones, cuff, poses, held)
+        arms = Arms(posed, placement, image, slot, is_left, tones, cuff, poses, held)
         normals = vertex_normals(posed.vertices_m, self.arm.faces)
         normals = normals @ placement.linear.transpose(1, 2)
         vertices = placement(posed.vertices_m)
@@ -251,51 +239,6 @@ class SceneBuilder:
             new[own] = spheres
             taken = torch.cat([taken, new], 1)
         return Placement(linear, offset)
-
-    def draw_skin(self, arms: _Arms, sampler: Sampler) -> tuple[SceneMesh, Tensor]:
-        """The arms' bare skin, and to whose hand each of its faces belongs."""
-        normals = vertex_normals(arms.posed.vertices_m, self.arm.faces)
-        normals = normals @ arms.placement.linear.transpose(1, 2)
-        albedo, gloss = self.painter(arms.tones, sampler)
-        first = 1 + HAND_PARTS * arms.slot[:, None]
-        part = torch.where(self.arm.face_bone >= 0, first + self.arm.face_bone, OTHER_PART)
-        bare = self.tailor.bare_faces(arms.cuff)
-        skin = instances(
-            arms.placement(arms.posed.vertices_m), normals, albedo, self.arm.v_template,
-            self.painter.material, gloss, self.arm.faces, arms.image, face_part=part, keep=bare,
-            mirrored=arms.is_left,
-        )  # fmt: skip
-        return skin, arms.slot[bare.nonzero()[:, 0]]
-
-    def draw_held(self, arms: _Arms, sampler: Sampler) -> SceneMesh:
-        """What the arms' hands hold."""
-        grasps = arms.held.grasps
-        holds = grasps.holds.nonzero().squeeze(1)
-        rows = arms.held.rows[holds]
-        scale = arms.pose.scale[rows, None]
-        things = grasps.things[holds]
-        things.half_m = things.half_m * scale
-        linear, offset = grasps.placement.linear[holds], grasps.placement.offset_m[holds] * scale
-        turn = arms.placement.linear[rows]
-        shift = (turn @ offset[..., None])[..., 0] + arms.placement.offset_m[rows]
-        return self.maker.draw(things, Placement(turn @ linear, shift), arms.image[rows], sampler)
-
-    def occluders(self, hands: HandsInScene, sampler: Sampler) -> SceneMesh | None:
-        """Things between the camera and some images' first hands, partly before them."""
-        first = (hands.slot == 0) & sampler.coin(self.config.occluder_fraction, len(hands.slot))
-        rows = first.nonzero().squeeze(1)
-        if not len(rows):
-            return None
-        M = len(rows)
-        things = self.maker.sample(M, sampler)
-        things.half_m = things.half_m * sampler.uniform(0.8, 1.6, M, 1)
-        spot = hands.joints_m[rows, sampler.integers(21, M)]
-        beside = sampler.normal(0.03, M, 3) * spot[:, 2:] / spot[:, 2:].clamp(min=0.3)
-        offset = (spot + beside) * sampler.uniform(0.7, 0.9, M, 1)
-        nearest = hands.joints_m[rows, :, 2].amin(1) - 0.03 - things.half_m.amax(1)
-        offset = offset * (nearest / offset[:, 2]).clamp(max=1)[:, None]
-        placement = Placement(sampler.rotations(M), offset)
-        return self.maker.draw(things, placement, hands.image[rows], sampler)
 
 
 def _select(points: ArmPoints, rows: Tensor) -> ArmPoints:

@@ -9,6 +9,7 @@ from handos_training.synth.arm import ArmModel
 from handos_training.synth.mesh import Material, SceneMesh
 from handos_training.synth.sampling import Sampler
 from handos_training.synth.surface import (
+    Smoother,
     cloth_colours,
     instances,
     uniform_material,
@@ -24,10 +25,7 @@ class Tailor:
     def __init__(self, arm: ArmModel) -> None:
         self.arm = arm
         self.faces = arm.faces[(arm.along_arm[arm.faces] > 0.03).all(1)]
-        self.edges = torch.cat(
-            [self.faces[:, [0, 1]], self.faces[:, [1, 2]], self.faces[:, [2, 0]]]
-        )
-        self.degree = torch.bincount(self.edges.flatten(), minlength=len(arm.v_template)).float()
+        self.smooth = Smoother(self.faces, len(arm.v_template))
 
     def cuffs(self, has_sleeve: Tensor, sampler: Sampler) -> Tensor:
         """Where sleeves begin [N] on the arm (0 wrist, 1 elbow); 9 where there is none."""
@@ -55,9 +53,7 @@ class Tailor:
         folds = (along * sampler.uniform(14, 40, N, 1) + phase).sin()
         folds = folds * (rest[:, 0] * sampler.uniform(30, 70, N, 1) + phase).cos()
         thickness = 0.0015 + lift * width * (1 + 0.45 * folds)
-        cloth = vertices_m
-        for _ in range(3):  # cloth spans over what is hollow beneath it
-            cloth = 0.5 * (cloth + self._neighbour_mean(cloth))
+        cloth = self.smooth(vertices_m, 3)  # spans what is hollow beneath it
         cloth = torch.where((along > 0.1)[:, None], cloth, vertices_m)
         cloth = (
             vertices_m + (cloth - vertices_m) * lift[..., None] + normals * thickness[..., None]
@@ -78,14 +74,6 @@ class Tailor:
     def bare_faces(self, cuff: Tensor) -> Tensor:
         """[N,F]: the arm's faces that no sleeve hides."""
         return (self.arm.along_arm[self.arm.faces] < cuff[:, None, None] + 0.2).all(2)
-
-    def _neighbour_mean(self, values: Tensor) -> Tensor:
-        total = torch.zeros_like(values)
-        total.index_add_(1, self.edges[:, 0], values[:, self.edges[:, 1]])
-        total.index_add_(1, self.edges[:, 1], values[:, self.edges[:, 0]])
-        return torch.where(
-            self.degree[:, None] > 0, total / self.degree[:, None].clamp(min=1), values
-        )
 
 
 def wardrobe(count: int, sampler: Sampler) -> Tensor:

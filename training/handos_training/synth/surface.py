@@ -14,12 +14,38 @@ _XYZ_TO_RGB = ((3.2406, -1.5372, -0.4986), (-0.9689, 1.8758, 0.0415), (0.0557, -
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """Area-weighted unit normals [N,V,3] of N poses [N,V,3] of one mesh [F,3]."""
-    a, b, c = (vertices[:, faces[:, i]] for i in range(3))
+    by_vertex = vertices.transpose(0, 1).contiguous()  # gathers along the first axis are fast
+    a, b, c = (by_vertex.index_select(0, faces[:, i]) for i in range(3))
     face_normals = torch.linalg.cross(b - a, c - a)
-    normals = torch.zeros_like(vertices)
+    normals = torch.zeros_like(by_vertex)
     for corner in range(3):
-        normals.index_add_(1, faces[:, corner], face_normals)
-    return normalize(normals, dim=-1, eps=1e-12)
+        normals.index_add_(0, faces[:, corner], face_normals)
+    return normalize(normals.transpose(0, 1), dim=-1, eps=1e-12)
+
+
+class Smoother:
+    """Moves each vertex of some triangles half-way to the mean of its neighbours."""
+
+    def __init__(self, faces: Tensor, num_vertices: int) -> None:
+        edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+        code = torch.cat([edges[:, 0] * num_vertices + edges[:, 1],
+                          edges[:, 1] * num_vertices + edges[:, 0]])  # fmt: skip
+        code = code.sort().values
+        code = code[torch.cat([torch.ones_like(code[:1]), code.diff()]) != 0]
+        self.to, self.source = code // num_vertices, code % num_vertices  # directed edges [E]
+        degree = torch.bincount(self.to, minlength=num_vertices)
+        self.inside = degree > 0  # [V]
+        self.share = 0.5 / degree.clamp(min=1)[:, None, None]
+
+    def __call__(self, points: Tensor, times: int) -> Tensor:
+        """Points [N,V,3] smoothed `times` times; other vertices stay where they are."""
+        by_vertex = points.transpose(0, 1).contiguous()
+        for _ in range(times):
+            total = torch.zeros_like(by_vertex)
+            total.index_add_(0, self.to, by_vertex.index_select(0, self.source))
+            moved = 0.5 * by_vertex + total * self.share
+            by_vertex = torch.where(self.inside[:, None, None], moved, by_vertex)
+        return by_vertex.transpose(0, 1)
 
 
 def lab_to_linear_rgb(lab: Tensor) -> Tensor:
