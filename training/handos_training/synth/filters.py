@@ -29,9 +29,15 @@ def gaussian_blur(x: Tensor, sigma_px: Tensor) -> Tensor:
     radius = max(1, math.ceil(2.5 * float(sigma_px.amax())))
     offset = torch.arange(-radius, radius + 1, device=x.device)
     kernel = (-0.5 * (offset / sigma_px[:, None].clamp(min=1e-3)).square()).exp()
-    kernel = kernel / kernel.sum(1, keepdim=True)
-    x = _convolve(x, kernel[:, None, :])
-    return _convolve(x, kernel[:, :, None])
+    kernel = (kernel / kernel.sum(1, keepdim=True)).T[..., None, None, None]
+    for dim, padding in ((3, (radius, radius, 0, 0)), (2, (0, 0, radius, radius))):
+        size = x.shape[dim]
+        padded = F.pad(x, padding, mode='replicate')
+        # A sum of shifted images is several times as fast as a grouped convolution here.
+        x = padded.narrow(dim, 0, size) * kernel[0]
+        for i in range(1, len(kernel)):
+            x.addcmul_(padded.narrow(dim, i, size), kernel[i])
+    return x
 
 
 def motion_blur(x: Tensor, length_px: Tensor, angle: Tensor) -> Tensor:

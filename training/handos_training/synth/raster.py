@@ -32,8 +32,16 @@ class Fragments:
     """The nearest surface at each pixel centre; pixel (0, 0) has its centre at (0, 0)."""
 
     face: Tensor  # [B,H,W] int64 into the mesh's faces, -1 where there is none
-    barycentric: Tensor  # [B,H,W,3] perspective-correct, zero where there is none
     depth_m: Tensor  # [B,H,W] along the optical axis, infinite where there is none
+    covered: Tensor  # [P] int64, the pixels of the flattened batch where there is one, ascending
+    weights: Tensor  # [P,3] their perspective-correct barycentric coordinates
+
+    @property
+    def barycentric(self) -> Tensor:
+        """[B,H,W,3], zero where there is no surface."""
+        dense = self.weights.new_zeros(self.face.numel(), 3)
+        dense[self.covered] = self.weights
+        return dense.view(*self.face.shape, 3)
 
 
 @dataclass
@@ -81,18 +89,17 @@ def rasterize(
     triangle = key & 0xFFFFFFFF
     depth = (key >> 32).int().view(torch.float32).reciprocal_()
     x0, y0 = triangles.box_px[:2].index_select(1, triangle)
-    x, y = (pixel % width - x0).float(), (pixel // width % height - y0).float()
+    short = pixel.int()  # divides twice as fast
+    x, y = (short % width - x0).float(), (short // width % height - y0).float()
     a, b, c = triangles.planes.index_select(1, triangle).view(3, 3, -1)
     weights = c.addcmul_(a, x).addcmul_(b, y).clamp_(min=0)
     weights /= weights.sum(0)
 
     face = keys.fill_(-1)
-    face[pixel] = triangles.face.index_select(0, triangle)
-    barycentric = weights.new_zeros(len(keys), 3)
-    barycentric[pixel] = weights.T
+    face.scatter_(0, pixel, triangles.face.index_select(0, triangle))
     depth_m = weights.new_full((len(keys),), torch.inf)
-    depth_m[pixel] = depth
-    return Fragments(face.view(shape), barycentric.view(*shape, 3), depth_m.view(shape))
+    depth_m.scatter_(0, pixel, depth)
+    return Fragments(face.view(shape), depth_m.view(shape), pixel, weights.T.contiguous())
 
 
 def rasterize_depth(

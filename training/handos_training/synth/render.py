@@ -34,7 +34,7 @@ class RenderConfig:
     weights: BackgroundWeights = field(default_factory=BackgroundWeights)
     backgrounds: Path | None = None  # a folder of the user's own photographs
     antialias: bool = True  # smooth the silhouettes
-    shadow_resolution: int = 192
+    shadow_resolution: int = 160
     photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
 
     def __post_init__(self) -> None:

@@ -58,10 +58,11 @@ def room_background(
     prints.strength *= torch.tensor(loudness, device=mesh.faces.device).repeat(B)
 
     fragments = rasterize(mesh, cameras_px, height, width)
-    index = (fragments.face.view(-1) >= 0).nonzero().squeeze(1)
+    index = fragments.covered
     table = vertex_table(mesh, lights)
     shift = sampler.uniform(-1, 1, B, 3)
-    region = gather(mesh, table, fragments, cameras_px, shift, index, Material.RIGID)
+    everywhere = torch.arange(len(index), device=index.device)
+    region = gather(mesh, table, fragments, cameras_px, shift, everywhere, Material.RIGID)
     solid = mesh.face_part[fragments.face.view(-1)[index]] - OTHER_PART
     albedo = printed(replace(region.pixels, look=solid), prints)
 

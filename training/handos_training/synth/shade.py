@@ -23,12 +23,12 @@ def shade(
     cameras_px: Tensor,
     lights: Lights,
     looks: Looks,
-    shadow_resolution: int = 192,
+    shadow_resolution: int = 160,
 ) -> Tensor:
     """Linear colour [B,3,H,W] of every covered pixel; the others are black."""
     B, H, W = fragments.face.shape
     rgb = torch.zeros(3, B * H * W, device=fragments.face.device)
-    covered = (fragments.face.view(-1) >= 0).nonzero().squeeze(1)
+    covered = fragments.covered
     if len(covered):
         shadows = ShadowMap.draw(mesh, lights, fragments.depth_m, cameras_px, shadow_resolution)
         sky = ambient_occlusion(fragments.depth_m, cameras_px[:, 0, 0])
@@ -37,11 +37,12 @@ def shade(
         face = fragments.face.view(-1).index_select(0, covered)
         kinds = owner.index_select(0, face)
         mixed = seam.index_select(0, face).nonzero().squeeze(1)
-        kinds[mixed] = _heaviest(mesh, fragments, covered[mixed], face[mixed])
+        kinds[mixed] = _heaviest(mesh, fragments.weights[mixed], face[mixed])
         for material in Material:
-            index = covered[kinds == material]
-            if len(index):
-                region = gather(mesh, table, fragments, cameras_px, looks.shift_m, index, material)
+            own = (kinds == material).nonzero().squeeze(1)
+            if len(own):
+                index = covered.index_select(0, own)
+                region = gather(mesh, table, fragments, cameras_px, looks.shift_m, own, material)
                 matter = surface(material, region.pixels, looks)
                 lit = shadows.lit(region.points_m, region.image)
                 open_sky = half_resolution(sky, index, H, W)
@@ -74,18 +75,19 @@ def gather(
     fragments: Fragments,
     cameras_px: Tensor,
     shift_m: Tensor,
-    index: Tensor,
+    chosen: Tensor,
     material: Material,
 ) -> Region:
-    """Interpolate the vertices at the pixels `index` [P] of the flattened batch.
+    """Interpolate the vertices at those of the covered pixels that `chosen` [P] names.
 
     `shift_m` [B,3] moves each image to a place of its own in the solid noise. Where a triangle's
     corners differ in material, the colour is that of its corners of `material` alone: a sharp
     seam.
     """
     _, H, W = fragments.face.shape
+    index = fragments.covered.index_select(0, chosen)
     corners = mesh.faces.index_select(0, fragments.face.view(-1).index_select(0, index))
-    weights = fragments.barycentric.view(-1, 3).index_select(0, index)
+    weights = fragments.weights.index_select(0, chosen)
     values = F.embedding_bag(corners, table, mode='sum', per_sample_weights=weights).T.contiguous()
     foreign = mesh.material[corners] != material
     mixed = foreign.any(1).nonzero().squeeze(1)
@@ -96,12 +98,13 @@ def gather(
             corners[mixed], mesh.albedo, mode='sum', per_sample_weights=own
         ).T
 
-    image = index // (H * W)
+    short = index.int()
+    image = short // (H * W)
     depth = fragments.depth_m.view(-1).index_select(0, index)
     focal_x, focal_y, center_x, center_y = take(
         torch.stack([cameras_px[:, 0, 0], cameras_px[:, 1, 1], *cameras_px[:, :2, 2].T], 1), image
     )
-    x, y = index % W - center_x, index // W % H - center_y
+    x, y = short % W - center_x, short // W % H - center_y
     footprint = depth / focal_x
     points = torch.stack([x * footprint, y * depth / focal_y, depth])
     pixels = Pixels(
@@ -118,9 +121,11 @@ def gather(
 def half_resolution(image: Tensor, index: Tensor, height: int, width: int) -> Tensor:
     """Values [P] at full-size pixels `index` [P] of an image [B,ceil(H/2),ceil(W/2)]."""
     _, h, w = image.shape
-    row, column = index // width, index % width
-    row = torch.div(row % height, 2, rounding_mode='floor') + row // height * h
-    return image.view(-1).index_select(0, row * w + column // 2)
+    row = index.int() // width
+    column = index.int() - row * width
+    owner = row // height
+    row = (row - owner * height) // 2 + owner * h
+    return image.view(-1).index_select(0, row.mul_(w).add_(column // 2))
 
 
 def _face_materials(mesh: SceneMesh) -> tuple[Tensor, Tensor]:
@@ -129,9 +134,8 @@ def _face_materials(mesh: SceneMesh) -> tuple[Tensor, Tensor]:
     return first, (first != second) | (first != third)
 
 
-def _heaviest(mesh: SceneMesh, fragments: Fragments, index: Tensor, face: Tensor) -> Tensor:
+def _heaviest(mesh: SceneMesh, weights: Tensor, face: Tensor) -> Tensor:
     """The material [P] that outweighs the others at pixels on seams."""
-    weights = fragments.barycentric.view(-1, 3)[index]
     materials = mesh.material[mesh.faces[face]]
     same = materials[:, :, None] == materials[:, None]
     winner = (same * weights[:, None]).sum(2).argmax(1, keepdim=True)
