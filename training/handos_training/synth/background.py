@@ -135,8 +135,8 @@ def _plain(sampler: Sampler, B: int, height: int, width: int) -> Tensor:
         sampler.coin(0.7, B, 1), sampler.uniform(0.1, 0.85, B, 1), fabric_colors(sampler, B)
     )
     color = color * sampler.normal(0.06, B, 3).exp()
-    texture = _cloud(sampler, B, height, width, 5) * sampler.log_uniform(0.02, 0.25, B, 1, 1, 1)
-    light = _cloud(sampler, B, height, width, 1) * sampler.uniform(0.1, 0.6, B, 1, 1, 1)
+    texture = _cloud(sampler, B, height, width, 5) * sampler.log_uniform(0.01, 0.1, B, 1, 1, 1)
+    light = _cloud(sampler, B, height, width, 1) * sampler.uniform(0.1, 0.4, B, 1, 1, 1)
     return color[..., None, None] * (texture + light).exp()
 
 
