@@ -76,7 +76,9 @@ def output_at_truth(batch: Batch) -> Output:
 
 def hand_topology() -> MeshTopology:
     generator = torch.Generator().manual_seed(0)
-    return mesh_topology(torch.stack([torch.randperm(778, generator=generator)[:3] for _ in range(9)]))
+    return mesh_topology(
+        torch.stack([torch.randperm(778, generator=generator)[:3] for _ in range(9)])
+    )
 
 
 def test_neighbouring_faces_share_an_edge() -> None:
@@ -160,7 +162,8 @@ def test_gradients(name: str) -> None:
         'l1': (lambda x: points_l1(x, truth_2d, labelled).total, random(2, 21, 2)),
         'oks': (lambda x: oks(x, truth_2d, labelled, area, size).total,
                 truth_2d + 0.02 * random(2, 21, 2)),
-        'edge': (lambda x: edge_length(x, truth_mesh, FACES).total, CORNER + 0.2 * random(2, 4, 3)),
+        'edge': (lambda x: edge_length(x, truth_mesh, FACES).total,
+                 CORNER + 0.2 * random(2, 4, 3)),
         'normal': (lambda x: normal(x, truth_mesh, FACES).total, CORNER + 0.2 * random(2, 4, 3)),
         'consistency': (lambda x: normal_consistency(x, TOPOLOGY).total,
                         CORNER + 0.2 * random(2, 4, 3)),

@@ -60,7 +60,7 @@ class CheckpointFolder:
             save_file({name: value.detach().cpu().clone().contiguous()
                        for name, value in values.items()}, file)  # fmt: skip
             _flush(file)
-        content = {'step': step, 'groups': sorted(tensors), **state}
+        content = {'step': step, 'tensors': sorted(tensors), 'state': dict(state)}
         (temporary / STATE_FILE).write_text(json.dumps(content, indent=1))
         _flush(temporary / STATE_FILE)
         _flush(temporary)
@@ -78,18 +78,20 @@ class CheckpointFolder:
     def load(self, which: str = 'last') -> Checkpoint | None:
         """Read `last`, `best` or `step_...`; None where there is none.
 
-        Should `last` be unreadable, the newest readable checkpoint is taken. A damaged checkpoint
-        that was asked for by name raises UserError.
+        Should `last` be unreadable, the newest readable checkpoint is taken. Raises UserError
+        where a checkpoint that was asked for by name, or every one, is damaged.
         """
         candidates = [self.path / which] if (self.path / which).exists() else []
         if which == 'last':
             candidates += reversed(self._complete())
+        problems = []
         for path in candidates:
             checkpoint, problem = _try_read(path)
             if checkpoint is not None:
                 return checkpoint
-            if which != 'last':
-                raise UserError(f'{path} cannot be read ({problem}): choose another checkpoint')
+            problems.append(f'{path} ({problem})')
+        if problems:
+            raise UserError(f'cannot be read: {"; ".join(problems)}. Choose another checkpoint')
         return None
 
     def _complete(self) -> list[Path]:
@@ -142,11 +144,9 @@ def load_optimizer_state(
 def _try_read(path: Path) -> tuple[Checkpoint | None, str]:
     path = path.resolve()
     try:
-        state = json.loads((path / STATE_FILE).read_text())
-        tensors = {
-            group: load_file(path / f'{group}.safetensors') for group in state.pop('groups')
-        }
-        return Checkpoint(path, state.pop('step'), tensors, state), ''
+        content = json.loads((path / STATE_FILE).read_text())
+        tensors = {group: load_file(path / f'{group}.safetensors') for group in content['tensors']}
+        return Checkpoint(path, content['step'], tensors, content['state']), ''
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         return None, str(error)
 

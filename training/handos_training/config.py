@@ -59,7 +59,7 @@ class DataConfig:
     cache: tuple[Path, ...] = ()  # folders of generated shards; none: generate on the fly
     validation_cache: Path | None = None  # none: generate `validation_samples` at the start
     validation_samples: int = 256
-    real: tuple[str, ...] = ()  # 'name:root[:weight]' of real datasets, mixed in
+    real: tuple[str, ...] = ()  # 'name:root[:weight]' of real datasets, beside the cache
     synthetic_weight: float = 1.0  # beside the weights of `real`
     augment: bool = True
     num_workers: int = 1  # processes that prepare batches; 0: in the training process

@@ -28,13 +28,9 @@ class DetectorStage(nn.Module):
 
     def __init__(self, detector: DFineDetector) -> None:
         super().__init__()
-        if not hasattr(detector.model.model, 'encoder_input_proj'):
-            raise ValueError(
-                f'only D-FINE and RT-DETRv2 detectors can be trained, '
-                f'not {type(detector.model).__name__}: use it frozen, with stage 2d or full'
-            )
         self.detector = detector
-        detector.model.loss_function = ignoring_unlabelled(detector.model.loss_function)
+        model: Any = detector.model
+        model.loss_function = ignoring_unlabelled(model.loss_function)
 
     def forward(
         self, images: Tensor, targets: HandTargets, all_hands_labelled: Tensor
@@ -50,17 +46,18 @@ class DetectorStage(nn.Module):
     def _run(
         self, images: Tensor, labels: list[dict[str, Tensor]] | None
     ) -> tuple[DetectorOutput, dict[str, Tensor]]:
+        model: Any = self.detector.model
         maps, backbone_maps = encoder_maps(self.detector, images)
         with (
             torch.autocast(images.device.type, enabled=False),
-            _initial_queries(self.detector.model) as initial,
+            _initial_queries(model) as initial,
         ):
             maps = [level.float() for level in maps]
-            outputs = self.detector.model(
+            outputs = model(
                 pixel_values=None, inputs_embeds=maps[0], encoder_outputs=(maps,), labels=labels
             )
         memory, spatial_shapes = flatten_maps(maps)
-        Q = self.detector.model.config.num_queries  # denoising queries come before these
+        Q = model.config.num_queries  # denoising queries come before these
         logits = outputs.logits[:, -Q:]
         output = DetectorOutput(
             memory=memory,

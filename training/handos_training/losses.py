@@ -39,7 +39,7 @@ class Term(NamedTuple):
     """A loss term before its mean is formed."""
 
     total: Tensor  # [] sum over labelled elements
-    count: Tensor  # [] number of labelled elements, without gradient
+    size: Tensor  # [] number of labelled elements, without gradient
 
 
 class MeshTopology(NamedTuple):
@@ -182,7 +182,7 @@ def hand_losses(
     for output in layers:
         for name, term in _layer_losses(output, targets, topology).items():
             so_far = terms.get(name)
-            terms[name] = term if so_far is None else Term(so_far.total + term.total, term.count)
+            terms[name] = term if so_far is None else Term(so_far.total + term.total, term.size)
     return terms
 
 
@@ -207,7 +207,7 @@ def weighted_loss(
     names = sorted(terms)
     totals = torch.stack([terms[name].total.float() for name in names])
     weights = totals.new_tensor([weight_of(name) for name in names])
-    counts = torch.stack([terms[name].count.float() for name in names])
+    counts = torch.stack([terms[name].size.float() for name in names])
     # One message for totals, counts and the number of processes.
     reduced = reduce(torch.cat([totals.detach(), counts, counts.new_ones(1)]))
     all_totals, all_counts = reduced[: len(names)], reduced[len(names) : -1].clamp(min=1)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from handos_model.config import DetectorConfig, HandOSConfig
-from handos_model.detectors.dfine import initialise_detector
+from handos_model.detectors.dfine import DFineDetector, initialise_detector
 from handos_model.detectors.protocol import DetectorOutput
 from handos_model.errors import UserError
 from handos_model.hand_model import HandModel
@@ -41,7 +41,7 @@ class DetectorTraining(nn.Module):
 
     def __init__(self, network: HandOS) -> None:
         super().__init__()
-        self.stage = DetectorStage(network.detector)
+        self.stage = DetectorStage(trainable(network))
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         _, terms = self.stage(batch.images.float() / 255, hand_targets(batch),
@@ -59,8 +59,8 @@ class HandTraining(nn.Module):
         self.network = network
         self.max_queries = max_queries
         self.train_detector = train_detector
-        own = hasattr(getattr(network.detector.model, 'model', None), 'encoder_input_proj')
-        self.detector_stage = DetectorStage(network.detector) if own else None
+        own = isinstance(network.detector, DFineDetector)
+        self.detector_stage = DetectorStage(trainable(network)) if own else None
         topology = mesh_topology(torch.tensor(hand_model.faces))
         self.faces = nn.Buffer(topology.faces, persistent=False)
         self.face_pairs = nn.Buffer(topology.face_pairs, persistent=False)
@@ -100,6 +100,16 @@ class HandTraining(nn.Module):
             return self.detector_stage.detect(images)
         with torch.autocast(images.device.type, enabled=False):
             return self.network.detector(images)
+
+
+def trainable(network: HandOS) -> DFineDetector:
+    """The network's detector, if it is of a family that this package trains."""
+    if not isinstance(network.detector, DFineDetector):
+        raise UserError(
+            f'only D-FINE and RT-DETRv2 detectors can be trained, not '
+            f'{type(network.detector).__name__}: keep it frozen, in stage 2d or full'
+        )
+    return network.detector
 
 
 def build_network(config: TrainConfig, hand_model: HandModel) -> HandOS:
@@ -198,7 +208,7 @@ def build_module(config: TrainConfig, network: HandOS, hand_model: HandModel) ->
     """The training step of `config.stage` over the network's parts."""
     if config.stage == 'dense':
         parts = torch.tensor(hand_model.skinning_weights).argmax(dim=1)
-        return DenseStage(network.detector, parts)
+        return DenseStage(trainable(network), parts)
     if config.stage == 'detector':
         return DetectorTraining(network)
     return HandTraining(network, hand_model, config.train_detector, config.max_queries_per_hand)

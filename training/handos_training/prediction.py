@@ -53,11 +53,18 @@ def predict(network: HandOS, images: Tensor, max_hands: int = 4) -> list[Predict
     joints_px = output.joints_2d.float() * size_px - 0.5
 
     def per_image(values: Tensor) -> list[Array]:
-        return [part.double().numpy() for part in values.float().cpu().split(counts.tolist())]
+        return [
+            part.double().numpy() for part in torch.split(values.float().cpu(), counts.tolist())
+        ]
 
     meshes = None if output.vertices_m is None else per_image(output.vertices_m)
     return [
-        Prediction(box, scores[i][kept[i]].astype(np.float64), joints, meshes and meshes[i])
+        Prediction(
+            box,
+            scores[i][kept[i]].astype(np.float64),
+            joints,
+            None if meshes is None else meshes[i],
+        )
         for i, (box, joints) in enumerate(
             zip(per_image(boxes_px), per_image(joints_px), strict=True)
         )

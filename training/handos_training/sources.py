@@ -8,11 +8,13 @@ import torch
 from torch.utils.data import Dataset
 
 from handos_model.errors import UserError
+from handos_model.hand_model import HandModel
 from handos_training.config import TrainConfig
 from handos_training.data.augment import AugmentConfig
 from handos_training.data.cache import CacheConfig, CachedHands, generate
 from handos_training.data.feed import GeneratedBatches, SizeHW, StoredBatches, fixed_batches
 from handos_training.data.mix import LoadedBatch, Source
+from handos_training.data.readers import open_dataset
 from handos_training.data.sample import Batch
 from handos_training.synth.config import SynthConfig
 from handos_training.synth.dataset import SynthHands
@@ -28,7 +30,8 @@ def training_batches(
     if config.data.cache:
         cached = CachedHands(config.data.cache)
         stored.append(Source('cache', cached, config.data.synthetic_weight))
-    stored += [real_source(text) for text in config.data.real]
+    mano = None if config.template is None else HandModel.from_mano(config.template)
+    stored += [real_source(text, mano) for text in config.data.real]
     if stored:
         augment = AugmentConfig() if config.data.augment else None
         return StoredBatches(
@@ -74,12 +77,14 @@ class HandGenerator:
         return hands.batch(number)
 
 
-def real_source(text: str) -> Source:
-    """Parse 'name:root[:weight]' and open the dataset's training split."""
-    from handos_training.data.readers import open_dataset
+def real_source(text: str, mano: HandModel | None) -> Source:
+    """Parse 'name:root[:weight]' and open the dataset's training split.
+
+    Their meshes are MANO's: labels only where `mano` is the network's template.
+    """
 
     parts = text.split(':')
     if len(parts) not in (2, 3):
         raise UserError(f'data.real: {text!r} is not name:root or name:root:weight')
     weight = float(parts[2]) if len(parts) == 3 else 1.0
-    return Source(parts[0], open_dataset(parts[0], Path(parts[1]), 'train'), weight)
+    return Source(parts[0], open_dataset(parts[0], Path(parts[1]), 'train', mano), weight)

@@ -59,7 +59,7 @@ class Trainer:
         hand_model = load_hand_model(config)
         self.network = build_network(config, hand_model)
         module = build_module(config, self.network, hand_model).to(self.device)
-        module.to(memory_format=torch.channels_last)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.compile:
             compile_convolutions(self.network)
         self.optimizer = build_optimizer(module, config.optim)

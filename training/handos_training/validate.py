@@ -119,7 +119,7 @@ class Validator:
             moved = batch.to(self.device)
             for name, term in module(moved).items():
                 so_far = sums.get(name, Term(torch.zeros(()), torch.zeros(())))
-                sums[name] = Term(so_far.total + term.total.cpu(), so_far.count + term.count.cpu())
+                sums[name] = Term(so_far.total + term.total.cpu(), so_far.size + term.size.cpu())
             if isinstance(module, DenseStage):
                 logits = module.joint_maps(moved.images.float() / 255)
                 predictions = joint_map_predictions(logits, batch)
@@ -129,7 +129,7 @@ class Validator:
                 scores.add(prediction, batch, image, self.faces)
             if number == 0:
                 picture = panel(batch, predictions[:PANEL_ROWS])
-        losses = {name: float(term.total / term.count.clamp(min=1)) for name, term in sums.items()}
+        losses = {name: float(term.total / term.size.clamp(min=1)) for name, term in sums.items()}
         weights = self.config.weights
         loss = sum(weight_of_term(weights, name) * value for name, value in losses.items())
         return loss, {'loss': loss} | scores.figures() | losses, picture

@@ -20,6 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from handos_model.errors import UserError
 from handos_training.data.sample import HandLabels, Sample
@@ -83,7 +84,7 @@ class _Shard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file = safe_open(path, 'pt').__enter__()
+        self.file: Any = safe_open(path, 'pt')
         self.jpeg_end = self.file.get_tensor('jpeg_end').tolist()
         self.hand_end = self.file.get_tensor('hand_end').tolist()
         self.slices = {name: self.file.get_slice(f'hands.{name}') for name in LABEL_FIELDS}
@@ -123,9 +124,7 @@ def generate(config: CacheConfig) -> None:
     if config.workers == 1:
         _generate_shards(0, config, num_shards)
         return
-    torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
-        _generate_shards, (config, num_shards), nprocs=config.workers
-    )
+    spawn(_generate_shards, (config, num_shards), nprocs=config.workers)
 
 
 def _generate_shards(worker: int, config: CacheConfig, num_shards: int) -> None:

@@ -1,0 +1,181 @@
+"""Dense targets: where they lie, what is left out, and that they teach."""
+
+import pytest
+import torch
+from hand_samples import labelled_sample
+
+from handos_model.config import DetectorConfig
+from handos_model.detectors.dfine import DFineDetector, build_dfine, initialise_detector
+from handos_training.data.sample import Batch, collate
+from handos_training.data.transform import letterbox
+from handos_training.dense_stage import (
+    NUM_PARTS,
+    DenseStage,
+    centre_tokens,
+    focal,
+    iou_and_giou,
+    joint_cross_entropy,
+    part_targets,
+    selection_losses,
+)
+from handos_training.losses import weighted_loss
+from handos_training.module import tiny
+from handos_training.targets import hand_targets
+
+SHAPES = [(12, 16), (6, 8), (3, 4)]  # of 96x128 at strides 8, 16, 32
+PARTS = torch.arange(778) % NUM_PARTS
+
+
+def batch_of(*seeds: int) -> Batch:
+    return collate([letterbox(labelled_sample(seed), (96, 128)) for seed in seeds])
+
+
+def build_stage() -> DenseStage:
+    torch.manual_seed(0)
+    detector = build_dfine(
+        DetectorConfig(family='d_fine', model=tiny().detector.model), freeze=False
+    )
+    assert isinstance(detector, DFineDetector)
+    initialise_detector(detector.model, 0)
+    return DenseStage(detector, PARTS, width=32)
+
+
+def test_joint_cross_entropy_is_least_at_the_joint() -> None:
+    batch = batch_of(0)
+    targets = hand_targets(batch)
+    h, w = SHAPES[0]
+    one = targets[torch.tensor([1])]
+    one.labels.has_joint_px[:, 1:] = False
+    cell = (one.joints_2d[0, 0] * torch.tensor([w, h]) - 0.5).round().long()
+    losses = {}
+    for offset in (0, 1, 2):
+        logits = torch.zeros(1, 21, h, w)
+        logits[0, 0, cell[1], cell[0] + offset] = 3.0
+        losses[offset] = float(joint_cross_entropy(logits, one).total)
+    assert losses[0] < losses[1] < losses[2]
+
+
+def test_joint_cross_entropy_vanishes_for_the_perfect_map() -> None:
+    targets = hand_targets(batch_of(0))[torch.tensor([0])]
+    logits = torch.zeros(1, 21, *SHAPES[0], requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], lr=1, max_iter=100)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        total = joint_cross_entropy(logits, targets).total
+        total.backward()
+        return total
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    flat = float(joint_cross_entropy(torch.zeros_like(logits), targets).total)
+    assert float(joint_cross_entropy(logits, targets).total.detach()) < 1e-3 * flat
+
+
+def test_joint_cross_entropy_gradient() -> None:
+    targets = hand_targets(batch_of(0))[torch.tensor([0])]
+    targets.labels.has_joint_px[:, 3:] = False
+    logits = torch.randn(1, 21, *SHAPES[2], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: joint_cross_entropy(x, targets).total, logits)
+
+
+def test_parts_mark_the_cells_of_visible_vertices() -> None:
+    batch = batch_of(0, 1)
+    batch.hands[0].vertex_visible[0] = False  # only hand 1 of image 0 is seen
+    targets = hand_targets(batch)
+    maps, known = part_targets(targets, batch, PARTS, torch.Size(SHAPES[0]))
+    assert known.tolist() == [True, True]
+    labels = batch.hands[0]
+    points = labels.vertices_m[1] + labels.translation_m[1]
+    pixels = points @ batch.camera_matrices_px[0].T
+    pixels = pixels[:, :2] / pixels[:, 2:]
+    expected = torch.zeros_like(maps[0])
+    for vertex in range(778):
+        if labels.vertex_visible[1, vertex]:
+            x, y = ((pixels[vertex] + 0.5) / 8).floor().long().tolist()
+            expected[PARTS[vertex], y, x] = 1
+            expected[NUM_PARTS + 1, y, x] = 1  # hand 1 is a right hand
+    assert torch.equal(maps[0], expected)
+    assert maps[1, NUM_PARTS].sum() > 0  # image 1 shows its left hand too
+
+
+@pytest.mark.parametrize('flag', ['has_vertices_m', 'has_translation', 'has_side'])
+def test_images_with_an_unknown_surface_teach_no_parts(flag: str) -> None:
+    batch = batch_of(0, 1)
+    getattr(batch.hands[1], flag)[0] = False
+    _, known = part_targets(hand_targets(batch), batch, PARTS, torch.Size(SHAPES[0]))
+    assert known.tolist() == [True, False]
+    assert float(focal(torch.zeros(2, 18, 12, 16), torch.zeros(2, 18, 12, 16), ~known).size) == 0
+
+
+def test_centre_tokens_surround_the_centre_on_the_level_of_the_size() -> None:
+    batch = batch_of(0)
+    batch.hands[0].boxes_xyxy_px[0] = torch.tensor([20.0, 20, 50, 50])  # 30 px: stride 8
+    batch.hands[0].boxes_xyxy_px[1] = torch.tensor([10.0, 0, 120, 90])  # 99 px: stride 16
+    image, token, hand = centre_tokens(hand_targets(batch), SHAPES)
+    assert set(image.tolist()) == {0}
+    small = {divmod(t, 16) for t in token[hand == 0].tolist()}
+    assert small == {(y, x) for y in (3, 4, 5) for x in (3, 4, 5)}
+    large = token[hand == 1]
+    assert ((large >= 12 * 16) & (large < 12 * 16 + 6 * 8)).all()
+
+
+def test_a_shared_token_finds_the_smaller_hand() -> None:
+    batch = batch_of(0)
+    batch.hands[0].boxes_xyxy_px[0] = torch.tensor([20.0, 20, 50, 50])
+    batch.hands[0].boxes_xyxy_px[1] = torch.tensor([25.0, 25, 45, 45])
+    _, token, hand = centre_tokens(hand_targets(batch), SHAPES)
+    assert len(token) == len(set(token.tolist())) == 9
+    assert set(hand.tolist()) == {1}
+
+
+def test_giou_of_known_boxes() -> None:
+    a = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.25, 0.5, 0.5, 1.0]])
+    b = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.75, 0.5, 0.5, 1.0]])
+    iou, giou = iou_and_giou(a, b)
+    assert iou.tolist() == pytest.approx([1, 0])
+    assert giou.tolist() == pytest.approx([1, 0])
+    far = torch.tensor([[0.9, 0.9, 0.1, 0.1]])
+    assert float(iou_and_giou(a[:1], far)[1]) < 0
+
+
+def test_incomplete_images_have_no_negative_tokens() -> None:
+    batch = batch_of(0)
+    num_tokens = sum(h * w for h, w in SHAPES)
+    logits, boxes = torch.zeros(1, num_tokens), torch.rand(1, num_tokens, 4)
+    targets = hand_targets(batch)
+    full = selection_losses(logits, boxes, SHAPES, targets, torch.tensor([True]))
+    part = selection_losses(logits, boxes, SHAPES, targets, torch.tensor([False]))
+    assert 0 < float(part['dense_score'].total) < float(full['dense_score'].total)
+    assert torch.equal(part['dense_l1'].total, full['dense_l1'].total)
+
+
+def test_finite_without_hands_and_without_labels() -> None:
+    stage = build_stage()
+    for keep in (torch.zeros(0, dtype=torch.long), torch.tensor([0, 1])):
+        batch = batch_of(0, 1)
+        batch.hands = [hands[keep] for hands in batch.hands]
+        for hands in batch.hands:
+            for name in vars(hands):
+                if name.startswith('has_'):
+                    getattr(hands, name)[:] = False
+        loss, _ = weighted_loss(stage(batch), lambda name: 1.0)
+        loss.backward()
+        assert loss.isfinite()
+        gradients = [p.grad for p in stage.parameters() if p.grad is not None]
+        assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_learns_a_few_images() -> None:
+    stage = build_stage().train()
+    batch = batch_of(0, 1, 2)
+    optimizer = torch.optim.AdamW(stage.parameters(), lr=2e-3)
+    history = []
+    for _ in range(12):
+        loss, means = weighted_loss(stage(batch), lambda name: 1.0)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(stage.parameters(), 1.0)
+        optimizer.step()
+        history.append({'loss': float(loss.detach())} | {n: float(v) for n, v in means.items()})
+    assert history[-1]['loss'] < 0.8 * history[0]['loss']
+    assert history[-1]['dense_joints'] < history[0]['dense_joints']

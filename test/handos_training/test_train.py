@@ -1,0 +1,301 @@
+"""The loop: exact resumption, several processes, bad samples, and a loss that falls."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hand_samples import labelled_sample
+
+from handos_model.errors import UserError
+from handos_training.config import (
+    CONFIG_FOLDER,
+    DataConfig,
+    OptimConfig,
+    TrainConfig,
+    load_config,
+)
+from handos_training.data.cache import CacheConfig, CachedHands, generate, write_shard
+from handos_training.data.feed import StoredBatches, batches
+from handos_training.data.mix import Source
+from handos_training.data.transform import letterbox
+from handos_training.module import build_network, load_matching, weight_of_term
+from handos_training.optim import WeightAverage, learning_rate_factor
+from handos_training.train import Trainer
+
+SIZE_HW = (64, 96)
+
+
+@pytest.fixture(scope='module')
+def drawn_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('cache')
+    samples = [letterbox(labelled_sample(seed), SIZE_HW) for seed in range(6)]
+    write_shard(folder / 'shard-00000.safetensors', samples[:4])
+    write_shard(folder / 'shard-00001.safetensors', samples[4:])
+    return folder
+
+
+def config_of(cache: Path, out: Path, **changes: object) -> TrainConfig:
+    config = TrainConfig(
+        stage='full',
+        model='tiny',
+        train_detector=True,
+        image_sizes_hw=(SIZE_HW,),
+        batch_size=2,
+        num_steps=8,
+        max_queries_per_hand=1,
+        precision='fp32',
+        log_every=1,
+        validate_every=1000,
+        checkpoint_every=1,
+        keep_last=2,
+        out=out,
+        optim=OptimConfig(optimizer='adamw', warmup_steps=2, ema_decay=0.9),
+        data=DataConfig(
+            cache=(cache,), validation_cache=cache, validation_samples=2, num_workers=0
+        ),
+    )
+    return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def losses_of(out: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (out / 'log.jsonl').read_text().splitlines()]
+    return {line['step']: line['loss'] for line in lines if line['kind'] == 'train'}
+
+
+@pytest.mark.parametrize('name', sorted(path.stem for path in CONFIG_FOLDER.glob('*.py')))
+def test_configs_load(name: str) -> None:
+    config = load_config(name)
+    assert config.stage in name or name == 'smoke'
+
+
+def test_unknown_config_is_named() -> None:
+    with pytest.raises(UserError, match=r'no config .nanoo.'):
+        load_config('nanoo')
+
+
+def test_learning_rate_over_a_run() -> None:
+    config = OptimConfig(warmup_steps=10, constant_fraction=0.6, final_factor=0.1)
+    factors = [learning_rate_factor(step, 1000, config) for step in range(1001)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9] == factors[600] == 1.0
+    assert factors[800] == pytest.approx(0.1 + 0.9 / 2)
+    assert factors[1000] == pytest.approx(0.1)
+
+
+def test_weight_average_swaps_and_comes_back() -> None:
+    module = torch.nn.Linear(2, 1)
+    average = WeightAverage(module, decay=0.5)
+    before = module.weight.detach().clone()
+    with torch.no_grad():
+        module.weight.add_(1.0)
+    average.update(module, step=1000)
+    with average.applied_to(module):
+        assert torch.allclose(module.weight, before + 0.5)
+    assert torch.allclose(module.weight, before + 1.0)
+
+
+def test_cache_round_trip(drawn_cache: Path) -> None:
+    cached = CachedHands([drawn_cache])
+    assert len(cached) == 6
+    for index in (0, 3, 4, 5):
+        stored, truth = cached[index], letterbox(labelled_sample(index), SIZE_HW)
+        stored.check()
+        assert torch.equal(stored.hands.joints_px, truth.hands.joints_px)
+        assert torch.equal(stored.hands.vertex_visible, truth.hands.vertex_visible)
+        assert torch.equal(stored.camera_matrix_px, truth.camera_matrix_px)
+        assert stored.all_hands_labelled
+        difference = (stored.image.float() - truth.image.float()).abs().mean()
+        assert difference < 12  # JPEG of noise
+
+
+def test_feed_is_the_same_with_workers_and_split_over_processes(drawn_cache: Path) -> None:
+    def feed(size: int, rank: int = 0, world: int = 1) -> StoredBatches:
+        source = Source('drawn', CachedHands([drawn_cache]))
+        return StoredBatches([source], size, [SIZE_HW, (96, 96)], 5, rank, world)
+
+    whole = feed(4)
+    with_workers = list(batches(feed(4), 2, 5, num_workers=2))
+    for step, (batch, _) in zip(range(2, 5), with_workers, strict=True):
+        assert torch.equal(batch.images, whole[step].batch.images)
+        halves = [feed(2, rank, 2)[step].batch for rank in (0, 1)]
+        assert torch.equal(batch.images, torch.cat([half.images for half in halves]))
+
+
+def test_every_term_has_a_weight() -> None:
+    config = TrainConfig(stage='full')
+    assert weight_of_term(config.weights, 'vertices') == 10
+    assert weight_of_term(config.weights, 'detector_giou') == 1
+    with pytest.raises(AttributeError):
+        weight_of_term(config.weights, 'unknown')
+
+
+def test_frozen_detector_needs_weights(drawn_cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='give init_from'):
+        Trainer(config_of(drawn_cache, tmp_path, train_detector=False))
+
+
+def test_full_stage_starts_from_the_2d_stage(drawn_cache: Path, tmp_path: Path) -> None:
+    first = Trainer(config_of(drawn_cache, tmp_path / 'a', stage='2d', num_steps=1))
+    first.run()
+    weights = tmp_path / 'a' / 'weights'
+    config = config_of(drawn_cache, tmp_path / 'b', init_from=weights, train_detector=False)
+    second = Trainer(config)
+    left = load_matching(second.network, weights)
+    assert left
+    assert not any(name.startswith(('detector.', 'side_tuning.')) for name in left)
+    frozen = {n: p.clone() for n, p in second.network.detector.state_dict().items()}
+    second.run()
+    for name, value in second.network.detector.state_dict().items():
+        assert torch.equal(value, frozen[name]), name
+
+
+def test_non_finite_loss_names_the_sample(drawn_cache: Path, tmp_path: Path) -> None:
+    trainer = Trainer(config_of(drawn_cache, tmp_path))
+    batch = next(iter(batches(_feed(trainer), 0, 1, 0))).batch
+    batch.names = ['good', 'bad']
+    batch.hands[1].joints_px[0, 3] = float('nan')
+    before = [p.detach().clone() for p in trainer.bare_module.parameters()]
+    with pytest.raises(UserError, match=r'joints_2d.*not finite in step 1; samples: bad\.'):
+        trainer.train_step(batch)
+    after = trainer.bare_module.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_second_run_does_not_overwrite_the_first(drawn_cache: Path, tmp_path: Path) -> None:
+    Trainer(config_of(drawn_cache, tmp_path, num_steps=1)).run()
+    with pytest.raises(UserError, match='--resume'):
+        Trainer(config_of(drawn_cache, tmp_path, num_steps=1))
+    with pytest.raises(UserError, match='seed=0, not 9'):
+        Trainer(config_of(drawn_cache, tmp_path, num_steps=1, seed=9), resume=True)
+    with pytest.raises(UserError, match='2 images a step, not 4'):
+        Trainer(config_of(drawn_cache, tmp_path, num_steps=1, batch_size=4), resume=True)
+
+
+RUN = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+from test_train import config_of
+from handos_training.train import Trainer
+steps = int(sys.argv[4])
+Trainer(config_of(Path(sys.argv[2]), Path(sys.argv[3]), num_steps=steps), resume=True).run()
+"""
+
+
+def kill_and_resume(cache: Path, folder: Path, num_steps: int, kills: int) -> None:
+    Trainer(config_of(cache, folder / 'whole', num_steps=num_steps)).run()
+    cut = folder / 'cut'
+    rng = random.Random(1)
+    command = [sys.executable, '-c', RUN, str(Path(__file__).parent), str(cache), str(cut),
+               str(num_steps)]  # fmt: skip
+    for kill in range(kills + 1):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        if kill == kills:
+            assert process.wait() == 0
+            break
+        # Some step after the ones that stand, at a random moment around its save.
+        done = max(losses_of(cut), default=0) if (cut / 'log.jsonl').exists() else 0
+        goal = min(done + rng.randint(1, 2), num_steps - 1)
+        while process.poll() is None:
+            if (cut / 'log.jsonl').exists() and max(losses_of(cut), default=0) >= goal:
+                break
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    whole, resumed = losses_of(folder / 'whole'), losses_of(cut)
+    assert sorted(resumed) == list(range(1, num_steps + 1))
+    assert resumed == pytest.approx(whole, rel=1e-5)
+
+
+def test_killed_and_resumed_gives_the_same_curve(drawn_cache: Path, tmp_path: Path) -> None:
+    kill_and_resume(drawn_cache, tmp_path, num_steps=6, kills=2)
+
+
+@pytest.mark.long
+def test_ten_kills_give_the_same_curve(drawn_cache: Path, tmp_path: Path) -> None:
+    kill_and_resume(drawn_cache, tmp_path, num_steps=24, kills=10)
+
+
+TWO = """
+import sys, torch
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+from test_train import config_of
+from handos_training.train import Trainer
+config = config_of(Path(sys.argv[2]), Path(sys.argv[3]), batch_size=1, num_steps=4,
+                   init_from=Path(sys.argv[4]), train_detector=False)
+Trainer(config).run()
+"""
+
+
+def test_two_processes_equal_one(drawn_cache: Path, tmp_path: Path) -> None:
+    """With a frozen detector: batch norm of a trained one sees its own process's images only."""
+    start = tmp_path / 'start'
+    build_network(config_of(drawn_cache, start), _hand_model()).save_pretrained(start)
+    one = config_of(drawn_cache, tmp_path / 'one', num_steps=4, init_from=start)
+    Trainer(replace(one, train_detector=False)).run()
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in (0, 1):
+        environment = os.environ | {
+            'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2',
+            'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'ACCELERATE_USE_CPU': 'true',
+        }  # fmt: skip
+        command = [sys.executable, '-c', TWO, str(Path(__file__).parent), str(drawn_cache),
+                   str(tmp_path / 'two'), str(start)]  # fmt: skip
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
+    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    assert losses_of(tmp_path / 'two') == pytest.approx(losses_of(tmp_path / 'one'), rel=1e-4)
+
+
+def smoke(folder: Path, num_images: int, **changes: object) -> dict[int, float]:
+    generate(CacheConfig(folder / 'cache', num_images, 96, 128, shard_size=num_images))
+    config = replace(load_config('smoke'), out=folder / 'run', precision='fp32', **changes)
+    data = DataConfig((folder / 'cache',), folder / 'cache', num_images, num_workers=0)
+    Trainer(replace(config, data=data)).run()
+    return losses_of(folder / 'run')
+
+
+def test_loss_falls_on_generated_hands(tmp_path: Path) -> None:
+    losses = smoke(tmp_path, 8, image_sizes_hw=((96, 128),), batch_size=4, num_steps=24,
+                   log_every=4, validate_every=24)  # fmt: skip
+    assert losses[24] < 0.8 * losses[4]
+    assert (tmp_path / 'run' / 'weights' / 'model.safetensors').exists()
+    assert list((tmp_path / 'run' / 'tensorboard').iterdir())
+
+
+@pytest.mark.long
+def test_five_minutes_improve_validation(tmp_path: Path) -> None:
+    losses = smoke(tmp_path, 256)
+    assert losses[300] < 0.7 * losses[10]
+    lines = map(json.loads, (tmp_path / 'run' / 'log.jsonl').read_text().splitlines())
+    validation = [line for line in lines if line['kind'] == 'validation']
+    assert validation[-1]['loss'] < validation[0]['loss']
+
+
+def _feed(trainer: Trainer) -> StoredBatches:
+    source = Source('drawn', CachedHands(trainer.config.data.cache))
+    return StoredBatches([source], trainer.config.batch_size, [SIZE_HW], 0)
+
+
+def _hand_model():  # type: ignore[no-untyped-def]
+    from handos_model.hand_model import HandModel
+
+    return HandModel.embedded()
