@@ -60,7 +60,7 @@ class SynthHands(IterableDataset[Batch]):
             )
         builder, renderer = self._built
         generator = torch.Generator(self.device)
-        generator.manual_seed(_mix(self.seed, index))
+        generator.manual_seed(batch_seed(self.seed, index))
         scene = builder(self.batch_size, generator)
         height, width = self.config.height, self.config.width
         rendered = renderer(
@@ -77,7 +77,7 @@ class SynthHands(IterableDataset[Batch]):
         return {**self.__dict__, '_built': None}
 
 
-def _mix(seed: int, index: int) -> int:
+def batch_seed(seed: int, index: int) -> int:
     """One 63-bit seed of two numbers (the finaliser of SplitMix64, Steele et al. 2014)."""
     mask = (1 << 64) - 1
     z = (seed * 0x9E3779B97F4A7C15 + index * 0xD1B54A32D192ED03 + 0x8CB92BA72F3D8DD7) & mask
