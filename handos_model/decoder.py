@@ -123,7 +123,8 @@ class InteractiveDecoder(nn.Module):
         self.joint_size = nn.Parameter(torch.full((J, 2), 0.5))
         self.position = MLP(4, dim, dim)
         self.values = nn.Linear(values_dim, config.num_layers * dim)
-        nn.init.xavier_uniform_(self.values.weight[:, :dim])
+        for one_layer in self.values.weight.chunk(config.num_layers):
+            nn.init.xavier_uniform_(one_layer)
         nn.init.zeros_(self.values.bias)
         self.layers = nn.ModuleList(DecoderLayer(config, levels) for _ in range(config.num_layers))
         self.joint_heads = nn.ModuleList(JointHeads(dim) for _ in range(config.num_layers))

@@ -49,23 +49,17 @@ class HandFrame:
 
     centre: Tensor  # [N,1,2]
     size: Tensor  # [N,1,2]
-    image_size_hw: tuple[int, int]
+    image_px: Tensor  # [2], (W, H)
+    focal_px: float  # of the virtual camera
 
     @classmethod
     def of(cls, boxes_cxcywh: Tensor, image_size_hw: tuple[int, int]) -> HandFrame:
         boxes = boxes_cxcywh.float()[:, None]
-        return cls(boxes[..., :2], boxes[..., 2:].clamp_min(1e-3), image_size_hw)
-
-    @property
-    def image_px(self) -> Tensor:
-        """(W, H)."""
-        height, width = self.image_size_hw
-        return self.centre.new_tensor([width, height])
-
-    @property
-    def focal_px(self) -> float:
-        """Of the virtual camera."""
-        return float(max(self.image_size_hw))
+        height, width = image_size_hw
+        # Filled on the device: a copy from the host cannot be captured in a CUDA graph.
+        image_px = torch.stack([boxes.new_full((), width), boxes.new_full((), height)])
+        size = boxes[..., 2:].clamp_min(1e-3)
+        return cls(boxes[..., :2], size, image_px, float(max(image_size_hw)))
 
     @property
     def extent_px(self) -> Tensor:

@@ -66,9 +66,9 @@ class DetectorBase(nn.Module):
     def __init__(self, model: nn.Module, freeze: bool, normalise: bool) -> None:
         super().__init__()
         self.model = model
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if normalise else ((0.0,) * 3, (1.0,) * 3)
-        self.mean = nn.Buffer(torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.std = nn.Buffer(torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.normalises = normalise  # by ImageNet's statistics
+        self.mean = nn.Buffer(torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.std = nn.Buffer(torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         # Hooks write here during a forward; a plain dict, so that it is no part of the module.
         self._captured: dict[str, Any] = {}
         self.freeze = freeze
@@ -86,7 +86,7 @@ class DetectorBase(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in [0,1] as the wrapped model wants them."""
-        return (images - self.mean) / self.std
+        return (images - self.mean) / self.std if self.normalises else images
 
     def forward(self, images: Tensor) -> DetectorOutput:
         """Detect in `images` [B,3,H,W] RGB in [0,1]."""
