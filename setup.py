@@ -7,5 +7,5 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=['handos_model*', 'handos_ros*']), 'handos_ros.msg'],
     package_dir={'handos_ros.msg': 'msg'},
-    package_data={'handos_ros.msg': ['*.msg']},
+    package_data={'handos_ros.msg': ['*.msg'], 'handos_ros': ['assets/*']},
 )

@@ -11,6 +11,7 @@ from handos_model.errors import UserError
 
 # name -> (module with a function of the same name, '-' written '_'), one line of help
 COMMANDS: dict[str, tuple[str, str]] = {
+    'demo': ('handos_ros.commands.demo', 'See hands of a real video, in two minutes.'),
     'run': ('handos_ros.commands.run', 'Run the node, with ROS 2 or without.'),
     'camera': ('handos_ros.commands.camera', 'Publish a webcam, a video or a folder of images.'),
     'bag': ('handos_ros.commands.bag', 'Add hands to a recording, without ROS 2.'),
