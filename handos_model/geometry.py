@@ -29,9 +29,9 @@ __all__ = [
     'right_probability',
     'signed_volume',
     'solve_translation',
-    'surface_area',
     'unproject',
     'vertex_normals',
+    'volume_and_area',
     'wrist_rotation',
 ]
 
@@ -56,7 +56,7 @@ def solve_translation(
     confidence: FloatArray,
     camera: Camera,
     sigma_px: float = 1.0,
-    steps: int = 2,
+    steps: int = 1,
 ) -> Translation:
     """Place root-relative joints [N,21,3] so that they project to joints_px [N,21,2].
 
@@ -218,17 +218,31 @@ def signed_volume(
     The wrist is capped by a fan from the middle of its `boundary`; with that point as the origin
     the fan's own volume is zero.
     """
+    return volume_and_area(vertices_m, faces, boundary)[0]
+
+
+def volume_and_area(
+    vertices_m: FloatArray, faces: npt.NDArray[np.int64], boundary: npt.NDArray[np.int64]
+) -> tuple[Float64Array, Float64Array]:
+    """Signed volume [N] in m^3, as `signed_volume`, and area [N] in m^2, of meshes [N,V,3]."""
     vertices = np.asarray(vertices_m, dtype=np.float64)
     if len(boundary):
         vertices = vertices - vertices[:, boundary].mean(1, keepdims=True)
     a, b, c = (vertices[:, faces[:, corner]] for corner in range(3))
-    return np.asarray((a * np.cross(b, c)).sum((1, 2)) / 6.0)
+    normals = _cross(b - a, c - a)  # [N,F,3], twice the area long
+    area = np.sqrt(np.einsum('nfi,nfi->nf', normals, normals)).sum(1) / 2
+    return np.einsum('nfi,nfi->n', a, normals) / 6.0, np.asarray(area)
 
 
-def surface_area(vertices_m: FloatArray, faces: npt.NDArray[np.int64]) -> Float64Array:
-    """Area [N] in m^2 of meshes [N,V,3]."""
-    a, b, c = (np.asarray(vertices_m, dtype=np.float64)[:, faces[:, i]] for i in range(3))
-    return np.asarray(np.linalg.norm(np.cross(b - a, c - a), axis=-1).sum(1) / 2)
+def _cross(a: Float64Array, b: Float64Array) -> Float64Array:
+    """np.cross without its generality, at a third of its time."""
+    ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
+    bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
+    result = np.empty_like(a)
+    result[..., 0] = ay * bz - az * by
+    result[..., 1] = az * bx - ax * bz
+    result[..., 2] = ax * by - ay * bx
+    return result
 
 
 def right_probability(
@@ -241,8 +255,7 @@ def right_probability(
     decide. It is weighed against 1 mm of vertex noise in a logistic function, so the probability
     is 0.9997 for a proper hand and tends to 0.5 as the mesh collapses.
     """
-    volume = signed_volume(vertices_m, faces, boundary)
-    area = surface_area(vertices_m, faces)
+    volume, area = volume_and_area(vertices_m, faces, boundary)
     half_thickness = np.divide(volume, area, out=np.zeros_like(volume), where=area > 1e-9)
     return np.asarray(1.0 / (1.0 + np.exp(-half_thickness / _HALF_THICKNESS_NOISE_M)))
 
@@ -251,7 +264,7 @@ def vertex_normals(vertices_m: FloatArray, faces: npt.NDArray[np.int64]) -> Floa
     """Unit normals [V,3] of one mesh [V,3], weighted by area."""
     vertices = np.asarray(vertices_m, dtype=np.float64)
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    face_normals = np.cross(b - a, c - a)
+    face_normals = _cross(b - a, c - a)
     corners = faces.reshape(-1)
     repeated = np.repeat(face_normals, 3, axis=0)
     normals = np.stack(
@@ -275,7 +288,7 @@ def wrist_rotation(joints_m: FloatArray, is_right: npt.NDArray[np.bool_]) -> Flo
     spare = np.eye(3)[np.abs(forward).argmin(-1)]
     spare = spare - (spare * forward).sum(-1, keepdims=True) * forward
     y = _unit(sideways, spare / np.linalg.norm(spare, axis=-1, keepdims=True))
-    return np.stack([forward, y, np.cross(forward, y)], axis=-1)
+    return np.stack([forward, y, _cross(forward, y)], axis=-1)
 
 
 def _unit(vectors: Float64Array, otherwise: Float64Array) -> Float64Array:

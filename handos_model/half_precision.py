@@ -87,7 +87,23 @@ def _choose(model: onnx.ModelProto, types: ValueTypes) -> set[int]:
             continue
         chosen.discard(index)
         exact += list(node.input)
-    return chosen
+    return _without_detours(model, chosen, producer)
+
+
+def _without_detours(
+    model: onnx.ModelProto, chosen: set[int], producer: dict[str, int]
+) -> set[int]:
+    """Element-wise nodes that no half product feeds, or that feed none, gain nothing by it."""
+    nodes, fed, useful = model.graph.node, set[int](), set[int]()
+    for i, node in enumerate(nodes):  # producers come first
+        from_half = any(producer.get(node.input[slot]) in fed for slot in _value_inputs(node))
+        if i in chosen and (node.op_type in _PRODUCTS or from_half):
+            fed.add(i)
+    for i in reversed(range(len(nodes))):
+        if i in fed and (nodes[i].op_type in _PRODUCTS or i in useful):
+            useful.add(i)
+            useful |= {producer[name] for name in nodes[i].input if name in producer}
+    return fed & useful
 
 
 def _value_inputs(node: onnx.NodeProto) -> list[int]:

@@ -305,27 +305,27 @@ class HandPipeline:
             joints_m, joints_px, np.clip(confidence, 0.05, 1.0), camera, config.sigma_px
         )
         right = right_probability(vertices_m, self.faces, self._boundary)
+        is_right = right >= 0.5
+        turns = wrist_rotation(joints_m, is_right)
         boxes_px = self._letterbox.boxes_to_image(boxes_cxcywh[keep])
         hands = []
         for i, row in enumerate(keep):
             scale, covariance, source = self._scale(vertices_m[i], placed, i, camera, depth_m)
             translation = placed.translation_m[i] * scale
-            is_right = bool(right[i] >= 0.5)
-            relative = joints_m[i] * scale
             hands.append(
                 Hand(
                     id=-1,
                     age=0,
                     state=TrackState.TRACKED,
-                    side='right' if is_right else 'left',
-                    side_probability=float(right[i] if is_right else 1 - right[i]),
+                    side='right' if is_right[i] else 'left',
+                    side_probability=float(max(right[i], 1 - right[i])),
                     score=float(scores[row]),
                     box_xyxy_px=boxes_px[i],
                     joints_px=joints_px[i],
                     joint_confidence=confidence[i],
-                    joints_m=relative + translation,
+                    joints_m=joints_m[i] * scale + translation,
                     vertices_m=vertices_m[i] * scale + translation,
-                    wrist_rotation=wrist_rotation(relative[None], np.array([is_right]))[0],
+                    wrist_rotation=turns[i],
                     translation_m=translation,
                     translation_covariance_m2=covariance,
                     scale_source=source,

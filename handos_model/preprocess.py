@@ -7,6 +7,7 @@ DETR and grid_sample(align_corners=False) have them, and cv2.resize samples by t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import cv2
@@ -33,24 +34,24 @@ class Letterbox:
         if min(*self.image_hw, *self.network_hw) < 1:
             raise ValueError(f'sizes must be positive: {self.image_hw} -> {self.network_hw}')
 
-    @property
+    @cached_property
     def content_hw(self) -> tuple[int, int]:
         """Size of the resized image inside the network's input."""
         scale = min(self.network_hw[0] / self.image_hw[0], self.network_hw[1] / self.image_hw[1])
         height, width = (max(1, round(size * scale)) for size in self.image_hw)
         return min(height, self.network_hw[0]), min(width, self.network_hw[1])
 
-    @property
+    @cached_property
     def top(self) -> int:
         """Rows of padding above the content."""
         return (self.network_hw[0] - self.content_hw[0]) // 2
 
-    @property
+    @cached_property
     def left(self) -> int:
         """Columns of padding left of the content."""
         return (self.network_hw[1] - self.content_hw[1]) // 2
 
-    @property
+    @cached_property
     def scale_xy(self) -> FloatArray:
         """Network pixels per image pixel [2]; the two differ by the rounding of `content_hw`."""
         (height, width), (h, w) = self.image_hw, self.content_hw

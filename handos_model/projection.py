@@ -90,7 +90,7 @@ def _coefficients(camera: Camera) -> Float64Array:
             f'{camera.distortion_model} has {needed} distortion coefficients, got {given.size}: '
             'recalibrate with one of plumb_bob, rational_polynomial or equidistant'
         )
-    padded = np.zeros(needed)
+    padded = np.zeros(4 if needed == 4 else 8)  # plumb_bob is rational without a denominator
     padded[: min(needed, given.size)] = given[:needed]
     return padded
 
@@ -99,7 +99,7 @@ def _distort_brown(
     points: Float64Array, coefficients: Float64Array
 ) -> tuple[Float64Array, Float64Array]:
     """Brown-Conrady with OpenCV's k1 k2 p1 p2 k3 [k4 k5 k6] (rational if there are eight)."""
-    k1, k2, p1, p2, k3, k4, k5, k6 = np.pad(coefficients, (0, 8 - coefficients.size))
+    k1, k2, p1, p2, k3, k4, k5, k6 = coefficients
     x, y = points[..., 0], points[..., 1]
     r2 = x * x + y * y
     numerator = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
