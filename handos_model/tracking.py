@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from handos_model.assignment import assign
 from handos_model.geometry import wrist_rotation
 from handos_model.one_euro import OneEuro, OneEuroConfig
 from handos_model.types import FloatArray, Hand, Side, TrackState
@@ -110,7 +110,7 @@ class Tracker:
         cost = np.array([[track.cost(hand) for hand in hands] for track in self._tracks])
         # A forbidden pair costs more than any number of allowed ones, so it is only ever taken
         # where nothing else is left, and dropped then.
-        rows, columns = linear_sum_assignment(np.where(cost <= self.config.gate, cost, FORBIDDEN))
+        rows, columns = assign(np.where(cost <= self.config.gate, cost, FORBIDDEN))
         allowed = [
             (int(r), int(c)) for r, c in zip(rows, columns, strict=True)
             if cost[r, c] <= self.config.gate
