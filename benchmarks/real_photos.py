@@ -252,7 +252,7 @@ def main() -> None:
         drawn.write()
     result['inputs'] = {
         'weights': str(arguments.weights),
-        'backend': pipeline.backend_name,
+        'backend': pipeline.backend,
         'peer_sha256': sha256_of(data / 'mediapipe_peer.json'),
         'subhih_validation_prefixes': SUBHIH_VALIDATION,
     }
