@@ -23,11 +23,11 @@ from xml.etree import ElementTree
 
 import cv2
 import numpy as np
-from handos_model.draw import draw_hands
-from handos_model.pipeline import HandPipeline, PipelineConfig
 from numpy.typing import NDArray
 
 from environment import describe_environment, sha256_of
+from handos_model.draw import draw_hands
+from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.types import Camera, Hand
 
 # Recordings of SubhiH that no training configuration reads, by file-name prefix.
@@ -44,7 +44,8 @@ def iou_xyxy(boxes: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     overlap = np.clip(bottom_right - top_left, 0, None).prod(-1)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
     other_area = (other[:, 2:] - other[:, :2]).prod(-1)
-    return overlap / np.maximum(area[:, None] + other_area[None] - overlap, 1e-9)
+    iou: NDArray[Any] = overlap / np.maximum(area[:, None] + other_area[None] - overlap, 1e-9)
+    return iou
 
 
 def extent(points_px: NDArray[Any]) -> NDArray[Any]:
@@ -61,14 +62,23 @@ def reconstruct(pipeline: HandPipeline, image_bgr: NDArray[np.uint8]) -> list[Ha
 class Sheet:
     """A contact sheet of overlays, at most `limit` of them, drawn as they come."""
 
-    def __init__(self, path: Path, limit: int = 40, tile_px: int = 320, columns: int = 8) -> None:
-        self.path, self.limit, self.tile_px, self.columns = path, limit, tile_px, columns
+    def __init__(
+        self, path: Path, faces: NDArray[np.int64], limit: int = 40, tile_px: int = 320
+    ) -> None:
+        self.path, self.faces, self.limit, self.tile_px, self.columns = (
+            path,
+            faces,
+            limit,
+            tile_px,
+            8,
+        )
         self.tiles: list[NDArray[np.uint8]] = []
 
     def add(self, image_bgr: NDArray[np.uint8], hands: list[Hand]) -> None:
         if len(self.tiles) >= self.limit:
             return
-        drawn = draw_hands(image_bgr[..., ::-1].copy(), hands)[..., ::-1]
+        camera = Camera.uncalibrated(image_bgr.shape[1], image_bgr.shape[0])
+        drawn = draw_hands(image_bgr[..., ::-1], hands, camera, self.faces)[..., ::-1]
         scale = self.tile_px / max(drawn.shape[:2])
         drawn = cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         tile = np.zeros((self.tile_px, self.tile_px, 3), np.uint8)
@@ -162,14 +172,14 @@ def measure_peer(pipeline: HandPipeline, data: Path, prefix: str, sheet: Sheet) 
             errors.append(np.linalg.norm(hands[best].joints_px - joints, axis=1) / size_px)
             sides.append(hands[best].side == peers[index]['handedness_unmirrored'].lower())
     error = np.array(errors).reshape(-1, 21)
-    hit = np.array(found, dtype=bool)
+    was_found = np.array(found, dtype=bool)
     return {
         'peer_hands': len(found),
-        'found': float(hit.mean()) if len(hit) else 0.0,
+        'found': float(was_found.mean()) if found else 0.0,
         'side_agreement_of_found': float(np.mean(sides)) if sides else 0.0,
         **{f'pck@{t}': float((error <= t).mean()) for t in PCK_THRESHOLDS},
         **{
-            f'pck@{t}_of_found': float((error[hit] <= t).mean()) if hit.any() else 0.0
+            f'pck@{t}_of_found': float((error[was_found] <= t).mean()) if was_found.any() else 0.0
             for t in PCK_THRESHOLDS
         },
     }
@@ -233,7 +243,7 @@ def main() -> None:
     pipeline = HandPipeline(arguments.weights, arguments.backend, PipelineConfig(max_hands=4))
 
     def sheet(name: str) -> Sheet:
-        return Sheet(arguments.sheets / f'{name}.jpg')
+        return Sheet(arguments.sheets / f'{name}.jpg', pipeline.faces)
 
     result: dict[str, Any] = {}
     sheets = {name: sheet(name) for name in arguments.only}
@@ -246,8 +256,8 @@ def main() -> None:
         result['golden_video'] = measure_video(pipeline, data, sheets['video'])
     if 'hamer' in sheets:
         for path in sorted((data / 'hamer').rglob('*.jp*g')):
-            image = cv2.imread(str(path))
-            sheets['hamer'].add(image, reconstruct(pipeline, image))
+            if (image := cv2.imread(str(path))) is not None:
+                sheets['hamer'].add(image, reconstruct(pipeline, image))
     for drawn in sheets.values():
         drawn.write()
     result['inputs'] = {

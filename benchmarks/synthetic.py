@@ -15,7 +15,6 @@ from pathlib import Path
 from sys import stderr
 
 from environment import describe_environment
-
 from handos_training.evaluate import SYNTH_SEED, EvalConfig, run
 
 
