@@ -188,6 +188,9 @@ class BagProcessor:
             model=self._perception.model,
             template_hash=self._perception.template_hash,
             with_vertices=self._settings.publish_vertices,
+            thetas=[self._perception.theta(hand) for hand in hands]
+            if self._settings.publish_theta
+            else None,
         )
         self._writer.write(HANDS, time_ns, self._messages.serialize(message))
         if self._settings.publish_tf and seen:

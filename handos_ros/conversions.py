@@ -116,18 +116,18 @@ def hands_to_message(
     model: str,
     template_hash: str,
     with_vertices: bool,
-    thetas: Sequence[FloatArray | None] | None = None,
+    thetas: Sequence[FloatArray] | None = None,
 ) -> Any:
     """handos/HandMeshArray with the image's header."""
-    thetas = thetas or [None] * len(hands)
     rotations = _quaternions(hands)
+    no_thetas: list[FloatArray | None] = [None] * len(hands)
     return types('handos/msg/HandMeshArray')(
         header=header,
         hands=[
             hand_to_message(
                 types, header, hand, rotation, with_vertices=with_vertices, theta=theta
             )
-            for hand, rotation, theta in zip(hands, rotations, thetas, strict=True)
+            for hand, rotation, theta in zip(hands, rotations, thetas or no_thetas, strict=True)
         ],
         model=model,
         template_hash=template_hash,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from handos_model.types import Hand, ImageArray, TrackState
+from handos_model.draw import draw_hands
+from handos_model.types import TrackState
 from handos_ros import conversions
 from handos_ros.markers import HandMarkers
 from handos_ros.perception import Perception
@@ -67,7 +68,19 @@ class HandPublishers:
         seen = [hand for hand in hands if hand.state != TrackState.LOST]
         with self._lock:
             if self._wanted('hands'):
-                self._send('hands', self._hands_message(header, hands, perception))
+                thetas = None
+                if self._parameter('publish_theta'):
+                    thetas = [perception.theta(hand) for hand in hands]
+                message = conversions.hands_to_message(
+                    message_type,
+                    header,
+                    hands,
+                    model=perception.model,
+                    template_hash=perception.template_hash,
+                    with_vertices=self._parameter('publish_vertices'),
+                    thetas=thetas,
+                )
+                self._send('hands', message)
             if self._wanted('markers'):
                 stamp = (header.stamp.sec, header.stamp.nanosec)
                 self._markers = self._markers or HandMarkers(
@@ -80,8 +93,10 @@ class HandPublishers:
             if self._wanted('detections'):
                 message = conversions.detections_to_message(message_type, header, seen)
                 self._send('detections', message)
-            if self._wanted('overlay') and result.image_rgb is not None:
-                self._send('overlay', self._overlay(header, result.image_rgb, seen, perception))
+            if self._wanted('overlay'):
+                drawn = draw_hands(result.image_rgb, seen, result.camera, perception.triangles)
+                message = conversions.rgb_to_image_message(message_type, header, drawn)
+                self._send('overlay', message)
 
     def destroy(self) -> None:
         for publisher in [*self._publishers.values(), self._topology]:
@@ -99,18 +114,3 @@ class HandPublishers:
 
     def _parameter(self, name: str) -> Any:
         return self._node.get_parameter(name).value
-
-    def _hands_message(self, header: Any, hands: list[Hand], perception: Perception) -> Any:
-        return conversions.hands_to_message(
-            message_type,
-            header,
-            hands,
-            model=perception.model,
-            template_hash=perception.template_hash,
-            with_vertices=self._parameter('publish_vertices'),
-        )
-
-    def _overlay(
-        self, header: Any, image_rgb: ImageArray, hands: list[Hand], perception: Perception
-    ) -> Any:
-        return conversions.rgb_to_image_message(message_type, header, image_rgb)

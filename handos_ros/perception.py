@@ -26,6 +26,10 @@ class Perception(Protocol):
         """Hands of one image [H,W,3]; a lost one is said once with state LOST."""
         ...
 
+    def theta(self, hand: Hand) -> FloatArray:
+        """MANO pose [48] of a hand, radians, fitted to its mesh."""
+        ...
+
     def reset(self) -> None:
         """Forget every track: the next image has nothing to do with the last one."""
         ...
@@ -41,11 +45,13 @@ class PipelinePerception:
     def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
         from handos_model.backends import EngineOptions
         from handos_model.hand_model import HandModel
+        from handos_model.kinematics import PoseFitter
         from handos_model.pipeline import HandPipeline, PipelineConfig
         from handos_model.tracking import Tracker
 
         report(f'loading {settings.model}')
         hand_model = HandModel.embedded()
+        self._fitter = PoseFitter(hand_model)
         self._tracker = Tracker() if settings.track else None
         self._pipeline = HandPipeline(
             settings.model,
@@ -68,6 +74,9 @@ class PipelinePerception:
         self, image_rgb: ImageArray, camera: Camera, stamp_s: float, depth_m: FloatArray | None
     ) -> list[Hand]:
         return self._pipeline(image_rgb, camera, depth_m, stamp_s)
+
+    def theta(self, hand: Hand) -> FloatArray:
+        return self._fitter(hand.vertices_m, hand.is_left).theta.reshape(-1)
 
     def reset(self) -> None:
         if self._tracker is not None:

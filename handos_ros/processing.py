@@ -50,7 +50,8 @@ class Result:
 
     header: Any
     hands: list[Hand]
-    image_rgb: ImageArray | None
+    image_rgb: ImageArray
+    camera: Camera
     received_at_s: float  # monotonic clock
     stages_s: dict[str, float] = field(default_factory=dict)
 
@@ -178,7 +179,12 @@ class FrameProcessor:
         }
         lost = self._newly_lost(hands)
         result = Result(
-            frame.image.header, [*finite, *lost], image_rgb, frame.received_at_s, stages_s
+            frame.image.header,
+            [*finite, *lost],
+            image_rgb,
+            camera,
+            frame.received_at_s,
+            stages_s,
         )
         tracked = [hand for hand in finite if hand.id >= 0 and hand.state != TrackState.LOST]
         self._last = replace(result, hands=tracked)

@@ -173,17 +173,25 @@ class Worker(Generic[BackendT, FrameT, ResultT]):
                 result = self._process(backend, frame)
             except Exception as error:
                 if self._finished(generation):
-                    self._statistics.frame_dropped('backend failed')
-                    self._statistics.problem('backend', f'the backend failed: {error!r}')
+                    self._failed('backend failed', error)
                     failures += 1
-                    self._publishing = False
-                continue
-            if not self._finished(generation):
-                return
-            failures = 0
-            if result is not None:
-                self._publish(result)
+            else:
+                if not self._finished(generation):
+                    return
+                failures = 0
+                if result is not None:
+                    self._send(result)
             self._publishing = False
+
+    def _send(self, result: ResultT) -> None:
+        try:
+            self._publish(result)
+        except Exception as error:  # whatever it is, the next frame is served
+            self._failed('publishing failed', error)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self._statistics.frame_dropped(what)
+        self._statistics.problem('backend', f'{what}: {error!r}')
 
     def _finished(self, generation: int) -> bool:
         """Whether this thread still counts; a result that came too late is thrown away."""

@@ -21,7 +21,9 @@ def bag(
     image: Annotated[str, typer.Option(help='Image topic, where there are several.')] = '',
     camera_info: Annotated[str, typer.Option(help='CameraInfo topic, if not a sibling.')] = '',
     depth: Annotated[str, typer.Option(help='Depth topic, aligned to the image.')] = '',
-    markers: Annotated[bool, typer.Option(help='Write RViz markers as well.')] = True,
+    markers: Annotated[
+        bool, typer.Option(help='Write RViz markers as well: 225 kB for two hands.')
+    ] = False,
     parameter: Annotated[
         list[str] | None,
         typer.Option('--param', '-p', help='A parameter of the node, as name:=value.'),

@@ -9,15 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from handos_model.hand_model import HandModel
 from handos_model.types import Camera, Hand, ScaleSource, TrackState
 
+HAND_MODEL = HandModel.embedded()
 AHEAD_M = np.array([0.0, 0.0, 0.5])
 
 
 def make_hand(hand_id: int = 0, side: str = 'right', **changes: Any) -> Hand:
-    """A hand of random but finite numbers, half a metre in front of the camera."""
+    """The template's hand, half a metre in front of the camera."""
     random = np.random.default_rng(hand_id + 100)
-    joints_m = random.normal(0, 0.05, (21, 3)) + AHEAD_M
+    mirror = np.array([-1.0 if side == 'left' else 1.0, 1.0, 1.0])
+    vertices_m = HAND_MODEL.v_template * mirror + AHEAD_M
+    joints_m = HAND_MODEL.joint_regressor_21 @ vertices_m
     values: dict[str, Any] = {
         'id': hand_id,
         'age': 1,
@@ -29,7 +33,7 @@ def make_hand(hand_id: int = 0, side: str = 'right', **changes: Any) -> Hand:
         'joints_px': random.uniform(10, 200, (21, 2)),
         'joint_confidence': random.uniform(0, 1, 21),
         'joints_m': joints_m,
-        'vertices_m': random.normal(0, 0.05, (778, 3)) + AHEAD_M,
+        'vertices_m': vertices_m,
         'wrist_rotation': np.eye(3),
         'translation_m': joints_m[9],
         'translation_covariance_m2': np.eye(3) * 1e-4,
@@ -47,9 +51,7 @@ class FakePerception:
     model: str = 'fake'
     backend: str = 'nothing'
     template_hash: str = 'abc'
-    triangles: Any = field(
-        default_factory=lambda: np.random.default_rng(0).integers(0, 778, (1538, 3))
-    )
+    triangles: Any = field(default_factory=lambda: HAND_MODEL.faces)
     calls: int = 0
     resets: int = 0
     cameras: list[Camera] = field(default_factory=list)
@@ -63,6 +65,9 @@ class FakePerception:
         self.depths = [*self.depths[-100:], depth_m]
         self.before()
         return self.hands
+
+    def theta(self, hand: Hand) -> Any:
+        return np.arange(48) / 10
 
     def reset(self) -> None:
         self.resets += 1

@@ -77,6 +77,7 @@ def test_every_output(rigs):
     assert len(rig.outputs['markers'][0].markers) == 7
     assert len(rig.outputs['detections'][0].detections) == 2
     overlay = rig.outputs['overlay'][0]
+    assert np.any(np.asarray(overlay.data))  # the image sent is black
     assert (overlay.width, overlay.height, overlay.encoding) == (WIDTH, HEIGHT, 'rgb8')
     frames = [t.child_frame_id for t in rig.outputs['tf'][0].transforms]
     assert frames == ['camera_optical/hand_0', 'camera_optical/hand_1']
@@ -97,6 +98,12 @@ def test_live_parameters_act_at_once_and_others_are_refused(rig, ros):
     result = rig.node.set_parameters([ros.Parameter('max_hands', value=2)])[0]
     assert not result.successful and 'clean it up first' in result.reason
     assert rig.node.get_parameter('max_hands').value == 4
+
+
+def test_the_mano_pose_is_published_when_asked_for(rig, ros):
+    assert len(rig.send_and_wait().hands[0].theta) == 0
+    rig.node.set_parameters([ros.Parameter('publish_theta', value=True)])
+    assert np.allclose(rig.send_and_wait().hands[0].theta, np.arange(48) / 10)
 
 
 def test_a_bad_parameter_stops_the_node_from_being_made(ros):

@@ -10,8 +10,10 @@ from typing import Any
 
 import yaml
 
+from handos_model.errors import UserError
 
-class ArgumentError(ValueError):
+
+class ArgumentError(UserError):
     """A ROS argument that cannot be understood; the message says which."""
 
 
