@@ -99,8 +99,8 @@ def test_weight_average_swaps_and_comes_back() -> None:
     before = module.weight.detach().clone()
     with torch.no_grad():
         module.weight.add_(1.0)
-    average.update(module, step=1000)
-    with average.applied_to(module):
+    average.update(step=1000)
+    with average.applied():
         assert torch.allclose(module.weight, before + 0.5)
     assert torch.allclose(module.weight, before + 1.0)
 

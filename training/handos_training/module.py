@@ -59,8 +59,9 @@ class HandTraining(nn.Module):
         self.network = network
         self.max_queries = max_queries
         self.train_detector = train_detector
+        # In a tuple, because the network has registered the detector already.
         own = isinstance(network.detector, DFineDetector)
-        self.detector_stage = DetectorStage(trainable(network)) if own else None
+        self._detector_stage = (DetectorStage(trainable(network)) if own else None,)
         topology = mesh_topology(torch.tensor(hand_model.faces))
         self.faces = nn.Buffer(topology.faces, persistent=False)
         self.face_pairs = nn.Buffer(topology.face_pairs, persistent=False)
@@ -69,8 +70,9 @@ class HandTraining(nn.Module):
         targets = hand_targets(batch)
         images = batch.images.float() / 255
         terms: dict[str, Term] = {}
-        if self.train_detector and self.detector_stage is not None:
-            detected, terms = self.detector_stage(images, targets, batch.all_hands_labelled)
+        (detector_stage,) = self._detector_stage
+        if self.train_detector and detector_stage is not None:
+            detected, terms = detector_stage(images, targets, batch.all_hands_labelled)
         else:
             detected = self._detect_frozen(images)
         positives = assign(
@@ -96,8 +98,9 @@ class HandTraining(nn.Module):
 
     @torch.no_grad()
     def _detect_frozen(self, images: Tensor) -> DetectorOutput:
-        if self.detector_stage is not None:
-            return self.detector_stage.detect(images)
+        (detector_stage,) = self._detector_stage
+        if detector_stage is not None:
+            return detector_stage.detect(images)
         with torch.autocast(images.device.type, enabled=False):
             return self.network.detector(images)
 

@@ -62,19 +62,21 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 class WeightAverage:
-    """Exponential moving average of a module's parameters and floating-point buffers."""
+    """Exponential moving average of a module's parameters and floating-point buffers.
+
+    The module's tensors are looked up once: build it after the module has moved to its device.
+    """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.values = {name: value.detach().clone() for name, value in _tracked(module).items()}
+        self._live = _tracked(module)
+        self.values = {name: value.detach().clone() for name, value in self._live.items()}
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         """Take in the weights after `step`; early on the average is short."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = _tracked(module)
-        averages = list(self.values.values())
-        torch._foreach_lerp_(averages, [current[name] for name in self.values], 1 - decay)
+        torch._foreach_lerp_(list(self.values.values()), list(self._live.values()), 1 - decay)
 
     @torch.no_grad()
     def load(self, values: dict[str, Tensor]) -> None:
@@ -83,28 +85,29 @@ class WeightAverage:
             average.copy_(values[name])
 
     @contextmanager
-    def applied_to(self, module: nn.Module) -> Iterator[None]:
+    def applied(self) -> Iterator[None]:
         """Let the module run on the averages inside the `with` block."""
-        self._swap(module)
+        self._swap()
         try:
             yield
         finally:
-            self._swap(module)
+            self._swap()
 
     @torch.no_grad()
-    def _swap(self, module: nn.Module) -> None:
-        for name, value in _tracked(module).items():
+    def _swap(self) -> None:
+        for name, value in self._live.items():
             kept = value.clone()
             value.copy_(self.values[name])
             self.values[name].copy_(kept)
 
 
 def _tracked(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and floating-point buffers, each memory once."""
+    """Trainable parameters, and the floating-point buffers that a checkpoint holds."""
     trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
+    saved = module.state_dict().keys()
     buffers = {
         name: value
         for name, value in module.named_buffers()
-        if value.is_floating_point() and name in module.state_dict()
+        if value.is_floating_point() and name in saved
     }
     return trained | buffers

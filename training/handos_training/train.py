@@ -122,7 +122,7 @@ class Trainer:
         self._require_finite({'gradient_norm': float(norm)}, batch)
         self.optimizer.step()
         self.step += 1
-        self.average.update(self.bare_module, self.step)
+        self.average.update(self.step)
         learning_rate = config.optim.lr * factor
         return {'loss': sum(figures.values()), **figures, 'gradient_norm': float(norm),
                 'learning_rate': learning_rate}  # fmt: skip
@@ -151,7 +151,7 @@ class Trainer:
     def _validate(self, validation: list[Batch], log: TrainingLog) -> None:
         best = False
         if self.accelerator.is_main_process:
-            with self.average.applied_to(self.bare_module), self._autocast():
+            with self.average.applied(), self._autocast():
                 loss, figures, picture = self.validator(self.bare_module, validation)
                 best = loss < self.best
                 self.best = min(self.best, loss)

@@ -8,6 +8,7 @@ be stopped at any time, continued, and shared among processes; training may read
 from __future__ import annotations
 
 import os
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -84,7 +85,8 @@ class _Shard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file: Any = safe_open(path, 'pt')
+        opened: Any = safe_open(path, 'pt')
+        self.file = opened
         self.jpeg_end = self.file.get_tensor('jpeg_end').tolist()
         self.hand_end = self.file.get_tensor('hand_end').tolist()
         self.slices = {name: self.file.get_slice(f'hands.{name}') for name in LABEL_FIELDS}
@@ -124,7 +126,9 @@ def generate(config: CacheConfig) -> None:
     if config.workers == 1:
         _generate_shards(0, config, num_shards)
         return
-    spawn(_generate_shards, (config, num_shards), nprocs=config.workers)
+    spawn(  # type: ignore[no-untyped-call]
+        _generate_shards, (config, num_shards), nprocs=config.workers
+    )
 
 
 def _generate_shards(worker: int, config: CacheConfig, num_shards: int) -> None:
@@ -135,7 +139,7 @@ def _generate_shards(worker: int, config: CacheConfig, num_shards: int) -> None:
         if path.exists():
             continue
         write_shard(path, list(_samples(config, number)))
-        print(f'{path} ({number + 1} of {num_shards})', flush=True)
+        print(f'{path} ({number + 1} of {num_shards})', file=sys.stderr, flush=True)
 
 
 def _samples(config: CacheConfig, number: int) -> Iterator[Sample]:
