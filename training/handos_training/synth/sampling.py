@@ -35,7 +35,7 @@ class Sampler:
         """`count` indices [count] drawn with the given weights, which need not sum to one."""
         if count == 0:
             return torch.zeros(0, dtype=torch.int64, device=self.device)
-        table = torch.tensor(weights, device=self.device)
+        table = torch.tensor(weights, dtype=torch.float32, device=self.device)
         return torch.multinomial(table, count, replacement=True, generator=self.generator)
 
     def rotations(self, count: int) -> Tensor:
