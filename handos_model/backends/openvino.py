@@ -63,7 +63,11 @@ class OpenVinoGraph:
 
 
 def open_engine(weights: Path, options: EngineOptions) -> Engine:
-    """The graphs of an exported folder; 'bf16' is faster on CPUs that have it, and less exact."""
+    """The graphs of an exported folder on this machine's CPU.
+
+    Precision 'bf16' is faster on CPUs that have it, but rounds sampling locations as well: it is
+    outside the parity limits, and never chosen by itself.
+    """
     import openvino as ov
 
     exported = ExportedWeights.load(weights)

@@ -28,7 +28,6 @@ def reference(make_tiny_network: Callable[[], HandOS]) -> Engine:
         ('onnxruntime', 'fp32'),
         ('onnxruntime', 'fp16'),
         ('openvino', 'fp32'),
-        ('openvino', 'bf16'),
         ('torch', 'fp32'),
     ],
 )
@@ -44,6 +43,14 @@ def test_every_backend_finds_the_hands_that_torch_finds(
     assert not beyond_limits(errors, precision)
 
 
+def test_bfloat16_is_less_exact_but_no_other_hand(tiny_weights: Path, reference: Engine) -> None:
+    """OpenVINO's own bf16 rounds sampling locations too: faster, and outside the fp16 limits."""
+    engine = open_engine('openvino', tiny_weights, EngineOptions(precision='bf16', max_hands=2))
+    assert engine.precision == 'bf16'
+    errors = engine_parity(reference, engine, made_up_images((96, 128)), (96, 128))
+    assert errors['joints_px'] < 1.5 and errors['vertices_mm'] < 20
+
+
 def test_a_second_frame_is_not_the_first(tiny_weights: Path) -> None:
     """Outputs live in buffers that the next call overwrites; inputs may come from new memory."""
     for name in ('onnxruntime', 'openvino'):
@@ -52,8 +59,11 @@ def test_a_second_frame_is_not_the_first(tiny_weights: Path) -> None:
         first = [np.array(engine.detector.infer({'image': f})['features']) for f in frames]
         second = [np.array(engine.detector.infer({'image': f.copy()})['features']) for f in frames]
         assert np.abs(first[0] - first[1]).max() > 0.01
-        for a, b in zip(first, second, strict=True):
-            np.testing.assert_array_equal(a, b)
+        frames[0][:] = frames[1]  # the pipeline writes each frame into one buffer
+        again = np.array(engine.detector.infer({'image': frames[0]})['features'])
+        np.testing.assert_array_equal(again, first[1])
+        for one, other in zip(first, second, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_auto_takes_the_first_that_can_run_and_says_why(
