@@ -102,6 +102,18 @@ class EnginePreparation:
             found[hands] = prepared
         return found
 
+    def refuse_next(self, why: str) -> None:
+        """Remember that the engine that was to be built next may not be: its builder crashed."""
+
+        def refuse(key: EngineKey, model: bytes, hands: int | None) -> StoredEngine | None:
+            with self._cache.building(key):
+                self._cache.store(key, StoredEngine(b'', 0, refused=why))
+            return None
+
+        for hands in self.graphs:
+            if self._first(hands, refuse) is None:
+                return
+
     def confirm(
         self, prepared: Mapping[int | None, Prepared], found: Engine, reference: Engine,
         images: Sequence[Array],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from handos_model import tensorrt_library
 from handos_model.backends import onnxruntime as onnxruntime_backend
 from handos_model.backends.base import Array, Engine, EngineOptions, Graph
 from handos_model.background_engine import BackgroundEngine, FrameCollector
+from handos_model.cuda_driver import GpuStateError
 from handos_model.engine_builder import build_engine, workspace_bytes
 from handos_model.engine_cache import EngineCache, Machine
 from handos_model.engine_preparation import EnginePreparation, Prepared
@@ -32,6 +34,11 @@ from handos_model.tensorrt_library import TensorRtLibrary
 _log = logging.getLogger(__name__)
 _NICENESS = 10  # of the process that builds, beside one that serves
 _POLL_S = 0.5
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+
+
+class BuilderCrashError(Exception):
+    """The process that was building an engine crashed."""
 
 
 def missing() -> str | None:
@@ -119,7 +126,11 @@ def _make(
     while True:
         ready = preparation.ready()
         if ready is None:
-            _prepare_in_child(weights, options, alive)
+            try:
+                _prepare_in_child(weights, options, alive)
+            except BuilderCrashError as error:  # of this variant; the next may be well
+                preparation.refuse_next(str(error))
+                continue
             ready = preparation.ready()
             if ready is None:
                 raise UserError('the engines that were built cannot be read back')
@@ -166,10 +177,16 @@ def _prepare_in_child(weights: Path, options: EngineOptions, alive: Callable[[],
         except BaseException:
             child.kill()
             raise
+    last = (said.strip().splitlines() or ['nothing'])[-1]
+    if -child.returncode in _CRASHES:
+        raise BuilderCrashError(f'TensorRT crashed with signal {-child.returncode} building it')
+    if child.returncode < 0:
+        raise GpuStateError(
+            f'the process that builds engines was ended by signal {-child.returncode}: if that '
+            'was for want of memory (dmesg says so), build ahead of time: handos export --engine'
+        )
     if child.returncode != 0:
-        last = (said.strip().splitlines() or ['nothing'])[-1]
-        how = f'was ended by signal {-child.returncode}' if child.returncode < 0 else 'failed'
-        raise UserError(f'the process that builds engines {how}; it said: {last}')
+        raise UserError(last)
 
 
 def _end_with(parent: int) -> None:

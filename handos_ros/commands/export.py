@@ -15,7 +15,9 @@ from handos_model.types import ImageArray
 
 def export(
     weights: Annotated[str, typer.Argument(help='Shipped name, folder or hub id.')],
-    out: Annotated[Path, typer.Option(help='Folder to write to; it may be that of the weights.')],
+    out: Annotated[
+        Path | None, typer.Option(help='Folder to write to; it may be that of the weights.')
+    ] = None,
     precision: Annotated[str, typer.Option(help='fp32, fp16, or both as fp32,fp16.')] = 'fp32',
     hands: Annotated[str, typer.Option(help='Hands a decoder takes at once.')] = '1,2,4',
     sampling: Annotated[
@@ -24,8 +26,22 @@ def export(
     images: Annotated[
         list[Path] | None, typer.Option(help='Real pictures to compare the graphs on.')
     ] = None,
+    engine: Annotated[
+        bool,
+        typer.Option(
+            '--engine', help="Build this machine's TensorRT engines; without --out only these."
+        ),
+    ] = False,
 ) -> None:
     """Write ONNX graphs, each compared with torch first; nothing is written where one differs."""
+    from handos_model.weights import WEIGHTS, find_weights, sha256
+
+    most_hands = max(_numbers(hands))
+    if out is None:
+        if not engine:
+            raise UserError('say where to write (--out DIR), or give --engine to build engines')
+        _build_engines(find_weights(weights), most_hands, images or [])
+        return
     try:
         from handos_model import export as exporter
         from handos_model.network import HandOS
@@ -33,7 +49,6 @@ def export(
         raise UserError(
             f"{error.name} is not installed: pip install 'handos-ros[export]'"
         ) from error
-    from handos_model.weights import WEIGHTS, find_weights, sha256
 
     folder = find_weights(weights)
     network = HandOS.from_pretrained(folder)
@@ -51,6 +66,20 @@ def export(
         report=print,
     )
     print(f'{len(exported.graphs)} graphs of {exported.name} in {out}')
+    if engine:
+        _build_engines(out, most_hands, images or [])
+
+
+def _build_engines(folder: Path, most_hands: int, images: list[Path]) -> None:
+    """Engines for this machine's GPU, of graphs that are exported; torch is not needed."""
+    from handos_model.backends import EngineOptions
+    from handos_model.backends.tensorrt import prepare
+    from handos_model.exported import ExportedWeights
+
+    size_hw = ExportedWeights.load(folder).input_size_hw
+    frames = [_letterboxed(file, size_hw) for file in images]
+    ready = prepare(folder, EngineOptions(max_hands=most_hands), frames, print)
+    print(f'ready: {ready.name}')
 
 
 def _numbers(text: str) -> tuple[int, ...]:

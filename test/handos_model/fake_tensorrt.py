@@ -39,7 +39,7 @@ class Faults:
     wrong: list[str] = field(default_factory=list)  # graphs that are miscomputed
     nan: list[str] = field(default_factory=list)
     build_error: str = ''
-    crash: bool = False
+    crash: dict[str, int] = field(default_factory=dict)  # graphs whose building ends by a signal
     load_error: str = ''
     no_context: bool = False
     run_fails: bool = False
@@ -258,8 +258,8 @@ def make_module(faults: Faults, cuda: ctypes.CDLL) -> ModuleType:
             assert network.model and config.workspace and not config.tf32
             assert config.timings is not None
             faults.note(f'build {name_of(network.model)}')
-            if faults.crash:
-                os.abort()
+            if name_of(network.model) in faults.crash:
+                os.kill(os.getpid(), faults.crash[name_of(network.model)])
             if faults.build_error:
                 self._logger.log(Severity.ERROR, faults.build_error)
                 return None

@@ -29,6 +29,7 @@ from handos_model.background_engine import (
     BackgroundEngine,
     FrameCollector,
 )
+from handos_model.engine_preparation import SAMPLINGS
 from handos_model.errors import UserError
 
 OPTIONS = EngineOptions(max_hands=2, threads=1)
@@ -225,18 +226,22 @@ def test_a_variant_that_is_wrong_on_real_frames_gives_way_to_the_next(
     assert 'build decoder2/plugin' in children()
 
 
-@pytest.mark.parametrize('fault', ['crash', 'memory', 'wrong'])
+@pytest.mark.parametrize('fault', ['crash', 'killed', 'memory', 'wrong'])
 def test_a_builder_that_fails_leaves_onnx_runtime(
     machine: FakeMachine, weights: Path, children: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch, fault: str,
 ) -> None:  # fmt: skip
     faults = machine.faults
     if fault == 'crash':
-        faults.crash, words = True, f'ended by signal {signal.SIGABRT.value}'
+        faults.crash = {f'detector/{s}': signal.SIGSEGV.value for s in SAMPLINGS}
+        words = f'grid_sample: TensorRT crashed with signal {signal.SIGSEGV.value}'
+    elif fault == 'killed':
+        faults.crash = {'detector/grid_sample': signal.SIGKILL.value}
+        words = f'ended by signal {signal.SIGKILL.value}'
     elif fault == 'memory':
         faults.build_error, words = 'Cuda Runtime (out of memory)', 'too little free memory'
     else:
-        faults.wrong = [f'detector/{s}' for s in ('grid_sample', 'plugin', 'gather')]
+        faults.wrong = [f'detector/{s}' for s in SAMPLINGS]
         words = 'no TensorRT engine of the detector may be used'
     monkeypatch.setenv('FAKE_TENSORRT', faults.to_json())
     served = open_engine(weights, OPTIONS)
@@ -245,6 +250,19 @@ def test_a_builder_that_fails_leaves_onnx_runtime(
     serve(served, lambda: 'TensorRT is not used' in served.name)
     assert served.name.startswith('onnxruntime on CPU') and words in served.name
     assert not list(machine.engines.glob('.*'))  # nothing half-written
+
+
+def test_a_variant_that_crashes_the_builder_gives_way_to_the_next(
+    machine: FakeMachine, weights: Path, children: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    machine.faults.crash = {'decoder1/grid_sample': signal.SIGSEGV.value}
+    monkeypatch.setenv('FAKE_TENSORRT', machine.faults.to_json())
+    served = open_engine(weights, OPTIONS)
+    serve(served, lambda: served.name.startswith('tensorrt'))
+    assert served.name.endswith('grid_sample/plugin')
+    assert children().count('build decoder1/grid_sample') == 1
+    assert children().count('build detector/grid_sample') == 1  # it was done already
 
 
 def test_an_engine_that_does_not_load_any_more_leaves_onnx_runtime(
