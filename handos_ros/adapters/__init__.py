@@ -1,1 +1,1 @@
-"""What other packages take as they are: retargeting arrays, OpenXR poses, detections."""
+"""What other packages take as they are: retargeting arrays and OpenXR poses."""
