@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'camera': ('handos_ros.commands.camera', 'Publish a webcam, a video or a folder of images.'),
     'bag': ('handos_ros.commands.bag', 'Add hands to a recording, without ROS 2.'),
     'echo': ('handos_ros.commands.echo', 'Print the hands of every frame.'),
+    'view': ('handos_ros.commands.view', 'See hands in the browser, live or recorded.'),
     'image': ('handos_ros.commands.image', 'Find hands in pictures.'),
     'video': ('handos_ros.commands.video', 'Find and follow hands in a video.'),
     'export': ('handos_ros.commands.export', 'Write weights as ONNX graphs, checked.'),

@@ -61,6 +61,7 @@ class Browser:
 
     def open(self, address: str) -> None:
         self.command('Page.navigate', url=address)
+        self._read_until(lambda message: message.get('method') == 'Page.loadEventFired')
 
     def screenshot_rgb(self) -> np.ndarray:
         """The page [H,W,3]."""
@@ -71,20 +72,24 @@ class Browser:
         """Send a command and return its result; what the page asks for meanwhile is noted."""
         self._number += 1
         self._socket.send(json.dumps({'id': self._number, 'method': method, 'params': parameters}))
+        message = self._read_until(lambda message: message.get('id') == self._number)
+        assert 'error' not in message, message
+        return message['result']
+
+    def close(self) -> None:
+        self._open.close()
+        self._process.terminate()
+        self._process.wait(timeout=PATIENCE_S)
+
+    def _read_until(self, condition: Any) -> Any:
         while True:
             message = json.loads(self._socket.recv(timeout=PATIENCE_S))
             if message.get('method') == 'Network.requestWillBeSent':
                 self.requests.append(message['params']['request']['url'])
             elif message.get('method') == 'Network.webSocketCreated':
                 self.requests.append(message['params']['url'])
-            if message.get('id') == self._number:
-                assert 'error' not in message, message
-                return message['result']
-
-    def close(self) -> None:
-        self._open.close()
-        self._process.terminate()
-        self._process.wait(timeout=PATIENCE_S)
+            if condition(message):
+                return message
 
     def _wait_for(self, attempt: Any) -> Any:
         deadline_s = time.monotonic() + PATIENCE_S

@@ -1,0 +1,152 @@
+"""`handos view`: hands in the browser, live or of a recording."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from handos_model.errors import UserError
+from handos_ros.viewer import HandViewer
+from handos_ros.viewing import FrameAssembler, ViewFrame
+
+HANDS_TYPE = 'handos/msg/HandMeshArray'
+TOPOLOGY_TYPE = 'handos/msg/HandTopology'
+RECORDING_SUFFIXES = ('.mcap', '.db3')
+
+
+def view(
+    source: Annotated[
+        str, typer.Argument(help='Topic of HandMeshArray, or a rosbag2 folder, .mcap or .db3.')
+    ] = '/handos/hands',
+    image: Annotated[str, typer.Option(help='Image topic.')] = '',
+    camera_info: Annotated[str, typer.Option(help='CameraInfo topic, if not a sibling.')] = '',
+    host: Annotated[
+        str, typer.Option(help='Address to serve on; 0.0.0.0 lets the whole network look.')
+    ] = '127.0.0.1',
+    port: Annotated[int, typer.Option(help='Port; the next free one where it is taken.')] = 8080,
+    speed: Annotated[float, typer.Option(help='Speed of a recording.', min=0.01)] = 1.0,
+    loop: Annotated[bool, typer.Option(help='Play a recording again and again.')] = True,
+) -> None:
+    """Show hands in the browser until Ctrl-C: meshes in 3D, the image's overlay, ages, rates."""
+    path = Path(source)
+    recorded = path.exists() or path.suffix in RECORDING_SUFFIXES
+    if recorded and not path.exists():
+        raise UserError(f'{source} does not exist: give a recording, or a topic')
+    viewer = HandViewer(host, port)
+    print(f'hands of {source} at {viewer.address}; Ctrl-C ends', flush=True)
+    try:
+        if recorded:
+            play(viewer, path, image, camera_info, speed, loop)
+        else:
+            _watch(viewer, source, image or '/image', camera_info)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        viewer.close()
+
+
+def play(
+    viewer: HandViewer, path: Path, image: str, camera_info: str, speed: float, loop: bool
+) -> None:
+    """Show a recording in its own time; the last frame stays until Ctrl-C."""
+    while True:
+        start_s = time.monotonic()
+        first_ns: int | None = None
+        for time_ns, frame in recorded_frames(path, image, camera_info):
+            first_ns = time_ns if first_ns is None else first_ns
+            due_s = start_s + (time_ns - first_ns) / 1e9 / speed
+            time.sleep(max(0.0, due_s - time.monotonic()))
+            viewer.show(frame)
+        if first_ns is None:
+            raise UserError(f'{path} holds no frame with hands: add them with `handos bag`')
+        while not loop:
+            time.sleep(1.0)
+
+
+def recorded_frames(path: Path, image: str, camera_info: str) -> Iterator[tuple[int, ViewFrame]]:
+    """(time of reception in ns, frame) of a recording's hands. Raises UserError without any."""
+    from handos_ros.bag_processing import find_camera
+    from handos_ros.runtime.bags import BagReader, Messages
+
+    messages = Messages()
+    assembler = FrameAssembler()
+    with BagReader(path) as reader:
+        hands_topic = _topic_of(reader.topics, HANDS_TYPE)
+        if not hands_topic:
+            raise UserError(f'{path} holds no hands: add them with `handos bag {path} OUTPUT`')
+        camera = find_camera(reader.topics, image, camera_info)
+        add = {
+            camera.image: assembler.add_image,
+            camera.camera_info: assembler.add_camera_info,
+            _topic_of(reader.topics, TOPOLOGY_TYPE): assembler.add_topology,
+        }
+        for message in reader.messages():
+            if message.topic != hands_topic and message.topic not in add:
+                continue
+            try:
+                content = messages.deserialize(message)
+            except ValueError:  # a malformed image; the node left it out as well
+                continue
+            if message.topic == hands_topic:
+                yield message.time_ns, assembler.assemble(content, message.time_ns)
+            else:
+                add[message.topic](content)
+
+
+def _topic_of(topics: dict[str, str], type_name: str) -> str:
+    return next((topic for topic, name in topics.items() if name == type_name), '')
+
+
+def _watch(viewer: HandViewer, hands: str, image: str, camera_info: str) -> None:
+    """Show live topics; the newest frame wins."""
+    from handos_ros.runtime import (
+        DurabilityPolicy,
+        ExternalShutdownException,
+        Node,
+        QoSProfile,
+        ReliabilityPolicy,
+        SingleThreadedExecutor,
+        init,
+        message_type,
+        ok,
+        try_shutdown,
+    )
+
+    init(args=None)
+    node = Node('handos_view')
+    assembler = FrameAssembler()
+    newest: list[Any] = []
+
+    def on_hands(message: Any) -> None:
+        newest[:] = [message]
+
+    sensor = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    compressed = image.endswith('/compressed')
+    image_type = f'sensor_msgs/msg/{"CompressedImage" if compressed else "Image"}'
+    base = image.removesuffix('/compressed').rsplit('/', 1)[0]
+    for type_name, topic, callback, qos in (
+        (HANDS_TYPE, hands, on_hands, QoSProfile(depth=1)),
+        (TOPOLOGY_TYPE, f'{hands.rsplit("/", 1)[0]}/topology', assembler.add_topology, latched),
+        (image_type, image, assembler.add_image, sensor),
+        ('sensor_msgs/msg/CameraInfo', camera_info or f'{base}/camera_info',
+         assembler.add_camera_info, sensor),
+    ):  # fmt: skip
+        node.create_subscription(message_type(type_name), topic, callback, qos)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while ok():
+            executor.spin_once(timeout_sec=0.2)
+            if newest:
+                viewer.show(assembler.assemble(newest.pop(), node.get_clock().now().nanoseconds))
+    except ExternalShutdownException:
+        pass
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        try_shutdown()
