@@ -89,7 +89,7 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
 def run_node() -> None:
     """The node, timed from the moment its executor takes an image from DDS."""
     from handos_ros import node
-    from handos_ros.runtime.embedded.node import Subscription
+    from handos_ros.runtime.embedded.endpoints import Subscription
 
     taken_s = callback_s = 0.0
     stages: dict[str, list[float]] = {}

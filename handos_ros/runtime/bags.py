@@ -22,7 +22,6 @@ try:
         QosTime,
     )
     from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer
-    from rosbags.serde import SerdeError
 except ModuleNotFoundError as error:
     raise UserError(
         f"{error.name} is missing, which reads and writes recordings: pip install 'rosbags>=0.11'"
@@ -39,7 +38,6 @@ from handos_ros.runtime.embedded.messages import build_typestore
 BAG_VERSION = 9  # of rosbag2's metadata: Jazzy's
 UNKNOWN_TYPE_HASH = 'RIHS01_' + '0' * 64  # Humble's recordings have neither hash nor definition
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # no CDR message begins so
-MALFORMED = (SerdeError, ValueError, TypeError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Messages:
         """Raises ValueError for bytes that are no such message."""
         try:
             return cdr.deserialize(self.store, message.raw, message.type_name)
-        except MALFORMED as error:
+        except ValueError as error:
             raise ValueError(
                 f'{message.topic} holds a message that cannot be read: {error}'
             ) from error

@@ -11,12 +11,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.subscription import Subscription
-from rclpy.timer import Timer
-from rclpy.utilities import remove_ros_args
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -26,26 +22,21 @@ except ModuleNotFoundError:  # Humble
 __all__ = [
     'DurabilityPolicy',
     'ExternalShutdownException',
-    'HistoryPolicy',
     'InvalidParameterTypeException',
     'InvalidParameterValueException',
     'LifecycleNode',
     'LifecycleState',
     'Node',
     'Parameter',
-    'Publisher',
     'QoSOverridingOptions',
     'QoSProfile',
     'ReliabilityPolicy',
     'SingleThreadedExecutor',
-    'Subscription',
     'SubscriptionEventCallbacks',
-    'Timer',
     'TransitionCallbackReturn',
     'init',
     'message_type',
     'ok',
-    'remove_ros_args',
     'try_shutdown',
 ]
 

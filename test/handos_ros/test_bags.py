@@ -313,3 +313,41 @@ def test_own_topics_are_those_of_the_node():
     assert TOPICS['transforms'][:2] == (bag_processing.TF, bag_processing.TF_TYPE)
     assert TOPOLOGY[1] == bag_processing.TOPOLOGY_TYPE
     assert TOPICS['hands'][0].replace('~', '/handos') == bag_processing.HANDS
+
+
+def test_the_command(messages, tmp_path, monkeypatch, capsys):
+    from handos_ros import cli, perception
+
+    monkeypatch.setattr(
+        perception, 'PipelinePerception', lambda settings, report: FakePerception()
+    )
+    entries = [('/image', t, image(messages, t)) for t in seconds(3)]
+    bad = image(messages, 4 * 10**9, encoding='h264')
+    write_bag(tmp_path / 'in', messages, [*entries, ('/image', 9 * 10**9, bad)], mcap=True)
+    arguments = ['bag', str(tmp_path / 'in'), str(tmp_path / 'out'), '--markers']
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*arguments, '-p', 'publish_tf:=false'])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert (
+        '3 of 4 images of /image, 6 hands' in printed and "1 left out: encoding 'h264'" in printed
+    )
+    after = read_all(messages, tmp_path / 'out')
+    assert len(after['/handos/markers']) == 3 and '/tf' not in after
+
+
+@pytest.mark.parametrize(
+    'arguments', [['missing', 'out'], ['in', 'out', '-p', 'nonsense:=1'], ['in', 'in']]
+)
+def test_the_command_says_what_is_wrong(messages, tmp_path, monkeypatch, capsys, arguments):
+    from handos_ros import cli, perception
+
+    monkeypatch.setattr(
+        perception, 'PipelinePerception', lambda settings, report: FakePerception()
+    )
+    monkeypatch.chdir(tmp_path)
+    write_bag(tmp_path / 'in', messages, [('/image', 9, image(messages, 9))], mcap=True)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(['bag', *arguments])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith('handos: ')

@@ -139,7 +139,9 @@ def test_read_only_and_callbacks(store):
         return result_type(successful=changed[0].value != 7, reason='seven')
 
     server.add_on_set(no_sevens)
-    results = server.set([Parameter('fixed', 2), Parameter('free', 7), Parameter('free', 8)])
+    results = server.set(
+        [Parameter('fixed', value=2), Parameter('free', value=7), Parameter('free', value=8)]
+    )
     assert [r.successful for r in results] == [False, False, True]
     assert [r.reason for r in results] == ["parameter 'fixed' is read-only", 'seven', '']
     assert server.get('free').value == 8

@@ -9,7 +9,7 @@ import pytest
 
 from handos_ros import runtime
 
-if runtime.RUNTIME != 'embedded':
+if runtime.chosen_runtime() != 'embedded':
     pytest.skip('these test the embedded runtime itself', allow_module_level=True)
 
 from handos_ros.runtime.embedded import transport

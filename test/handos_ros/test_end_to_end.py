@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 HERE = Path(__file__).resolve().parent
@@ -130,6 +132,18 @@ def test_an_overloaded_node_counts_what_it_drops(processes, recorder, tmp_path):
 def test_a_node_that_is_interrupted_while_it_works_ends_cleanly(processes):
     node = processes.node(0.0)
     assert 'fake runs on nothing' in node.stderr.readline()
+    processes.interrupt(node)
+
+
+def test_the_node_talks_to_nobody_but_dds(processes):
+    node = processes.node(0.0)
+    assert 'fake runs on nothing' in node.stderr.readline()
+    connections = psutil.Process(node.pid).net_connections(kind='inet')
+    assert connections and all(c.type == socket.SOCK_DGRAM for c in connections)  # no TCP at all
+    domain = int(processes.environment['ROS_DOMAIN_ID'])
+    assert all(not c.raddr for c in connections)
+    discovery = 7400 + 250 * domain  # RTPS's port numbers
+    assert any(discovery <= c.laddr.port < discovery + 250 for c in connections)
     processes.interrupt(node)
 
 

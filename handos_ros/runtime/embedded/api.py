@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from handos_ros.runtime.embedded import arguments
-from handos_ros.runtime.embedded.clock import Timer
 from handos_ros.runtime.embedded.context import get_default_context, init, ok, try_shutdown
 from handos_ros.runtime.embedded.executor import ExternalShutdownException, SingleThreadedExecutor
 from handos_ros.runtime.embedded.lifecycle import (
@@ -14,7 +11,7 @@ from handos_ros.runtime.embedded.lifecycle import (
     LifecycleState,
     TransitionCallbackReturn,
 )
-from handos_ros.runtime.embedded.node import Node, Publisher, Subscription
+from handos_ros.runtime.embedded.node import Node
 from handos_ros.runtime.embedded.parameters import (
     InvalidParameterTypeException,
     InvalidParameterValueException,
@@ -22,7 +19,6 @@ from handos_ros.runtime.embedded.parameters import (
 )
 from handos_ros.runtime.embedded.qos import (
     DurabilityPolicy,
-    HistoryPolicy,
     QoSOverridingOptions,
     QoSProfile,
     ReliabilityPolicy,
@@ -32,26 +28,21 @@ from handos_ros.runtime.embedded.qos import (
 __all__ = [
     'DurabilityPolicy',
     'ExternalShutdownException',
-    'HistoryPolicy',
     'InvalidParameterTypeException',
     'InvalidParameterValueException',
     'LifecycleNode',
     'LifecycleState',
     'Node',
     'Parameter',
-    'Publisher',
     'QoSOverridingOptions',
     'QoSProfile',
     'ReliabilityPolicy',
     'SingleThreadedExecutor',
-    'Subscription',
     'SubscriptionEventCallbacks',
-    'Timer',
     'TransitionCallbackReturn',
     'init',
     'message_type',
     'ok',
-    'remove_ros_args',
     'try_shutdown',
 ]
 
@@ -59,8 +50,3 @@ __all__ = [
 def message_type(name: str) -> Any:
     """The class of `package/msg/Name`. Raises KeyError where no definition of it is known."""
     return get_default_context().store.types[name]
-
-
-def remove_ros_args(args: Sequence[str]) -> list[str]:
-    """What is left of a command line without ROS's arguments."""
-    return arguments.parse(args).rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rosbags.serde import SerdeError
 from rosbags.typesys.store import Typestore
 
 ENCAPSULATION = b'\x00\x01\x00\x00'
@@ -22,7 +23,9 @@ def serialize(store: Typestore, message: Any) -> bytearray:
 def deserialize(store: Typestore, raw: bytes, type_name: str) -> Any:
     """The message; its arrays are read-only views into `raw`.
 
-    Raises rosbags' SerdeError, or ValueError, TypeError or IndexError, for bytes that are no
-    such message.
+    Raises ValueError for bytes that are no such message.
     """
-    return store.deserialize_cdr(memoryview(raw), type_name)
+    try:
+        return store.deserialize_cdr(memoryview(raw), type_name)
+    except (SerdeError, TypeError, IndexError) as error:
+        raise ValueError(f'no {type_name}: {error}') from error

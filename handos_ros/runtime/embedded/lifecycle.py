@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from handos_ros.runtime.embedded.node import Node, Publisher
+from handos_ros.runtime.embedded.endpoints import Publisher
+from handos_ros.runtime.embedded.node import Node
 
 
 class TransitionCallbackReturn(Enum):

@@ -23,9 +23,9 @@ class InvalidParameterTypeException(Exception):  # noqa: N818 - rclpy's name
 
 
 class Parameter:
-    """A name and its value."""
+    """A name and its value; the type is the value's."""
 
-    def __init__(self, name: str, value: Any = None) -> None:
+    def __init__(self, name: str, type_: None = None, value: Any = None) -> None:
         self.name = name
         self.value = value
 
@@ -56,7 +56,7 @@ class ParameterServer:
                 f"'{TYPE_NAMES.get(type(override), 'unknown')}', expecting type "
                 f"'{TYPE_NAMES[type(value)]}'"
             )
-        parameter = Parameter(name, override)
+        parameter = Parameter(name, value=override)
         reason = _out_of_range(parameter, descriptor) or self._refused([parameter])
         if reason:
             raise InvalidParameterValueException(f"Invalid value for parameter '{name}': {reason}")
