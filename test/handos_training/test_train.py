@@ -244,7 +244,7 @@ Trainer(config).run()
 
 
 def test_two_processes_equal_one(drawn_cache: Path, tmp_path: Path) -> None:
-    """With a frozen detector: batch norm of a trained one sees its own process's images only."""
+    """With a frozen detector: the denoising queries of a trained one are drawn by each process."""
     start = tmp_path / 'start'
     build_network(config_of(drawn_cache, start), _hand_model()).save_pretrained(start)
     one = config_of(drawn_cache, tmp_path / 'one', num_steps=4, init_from=start)

@@ -140,13 +140,12 @@ def centre_tokens(
         found.append((targets.image_index[hand], start + cell, hand))
         start, smallest_px = start + h * w, largest_px
     image, token, hand = (torch.cat(parts) for parts in zip(*found, strict=True))
-    # Largest first, so that in the de-duplication below the smallest hand is the last and stays.
-    order = side_px[hand].argsort(descending=True, stable=True)
-    owner = torch.full((int(targets.image_index.max()) + 1 if len(targets) else 0, start), -1,
-                       device=device)  # fmt: skip
-    for i in order.tolist():
-        owner[image[i], token[i]] = hand[i]
-    kept = owner[image, token] == hand
+    place = image * start + token
+    rank = side_px.argsort(stable=True).argsort()[hand]  # of its hand, the smallest first
+    num_places = int(place.max()) + 1 if len(place) else 0
+    best = torch.full((num_places,), len(targets), device=device)
+    best.scatter_reduce_(0, place, rank, 'amin')
+    kept = best[place] == rank
     return image[kept], token[kept], hand[kept]
 
 

@@ -39,6 +39,7 @@ from handos_training.optim import (
 )
 from handos_training.progress import TrainingLog
 from handos_training.sources import training_batches, validation_batches
+from handos_training.sync_norm import synchronise_batch_norm
 from handos_training.validate import Validator
 
 
@@ -60,6 +61,7 @@ class Trainer:
         self.network = build_network(config, hand_model)
         module = build_module(config, self.network, hand_model).to(self.device)
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        synchronise_batch_norm(module)
         if config.compile:
             compile_convolutions(self.network)
         self.optimizer = build_optimizer(module, config.optim)
