@@ -42,6 +42,7 @@ def small_export(
         folder, 'toy', 'Apache-2.0', 17, SIZE_HW, 'aa', '0' * 64, tuple(graphs)
     )
     (folder / 'manifest.json').write_text(exported.to_json())
+    (folder / 'config.json').write_text('{}')  # what tells a weights folder
     return folder
 
 

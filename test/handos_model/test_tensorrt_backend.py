@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from fake_tensorrt import FakeMachine
@@ -24,8 +26,11 @@ from handos_model.engine_cache import EngineCache, StoredEngine
 from handos_model.engine_preparation import EnginePreparation, choose_precision
 from handos_model.errors import UserError
 from handos_model.exported import ExportedWeights
-from handos_model.parity import beyond_limits, engine_parity
+from handos_model.parity import beyond_limits, engine_parity, made_up_images
+from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.tensorrt_graph import DeviceTensor, Gpu, TensorRtGraph
+from handos_model.types import Camera
+from handos_ros.cli import main
 
 OPTIONS = EngineOptions(max_hands=2, threads=1)
 
@@ -407,6 +412,67 @@ def test_a_verdict_on_real_frames_that_cannot_be_written_still_counts(
     machine.faults.wrong = ['decoder2/grid_sample']
     with pytest.raises(UserError, match='disk is full'):  # a refusal must be remembered
         preparation.confirm(ready, engine, reference, frames())
+
+
+# As a person uses it
+
+
+def run(*words: object) -> int:
+    """The exit code of `handos WORDS`."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    return stop.value.code if isinstance(stop.value.code, int) else 0
+
+
+def test_engines_are_built_ahead_of_time_without_torch(
+    machine: FakeMachine,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    picture = tmp_path / 'frame.png'
+    cv2.imwrite(str(picture), frames(1)[0])
+    assert run('export', weights, '--engine', '--hands', '1,2', '--images', picture) == 0
+    said = capsys.readouterr().out
+    assert 'engine of the decoder of 2: agrees with ONNX Runtime' in said
+    assert f'ready: tensorrt {machine.faults.version} on Fake GPU, fp32, grid_sample' in said
+    assert backend.open_engine(weights, OPTIONS).name.startswith('tensorrt')
+
+
+def test_export_asks_for_what_to_do(
+    machine: FakeMachine, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run('export', weights) == 2
+    assert '--out DIR' in capsys.readouterr().err
+    machine.cuda.fake_set_devices(0)
+    assert run('export', weights, '--engine') == 2
+    assert 'CUDA_ERROR_NO_DEVICE' in capsys.readouterr().err
+    assert run('export', weights.parent, '--engine') == 2
+
+
+def test_the_pipeline_finds_the_hands_that_it_finds_with_onnx_runtime(
+    machine: FakeMachine, tiny_weights: Path
+) -> None:
+    """The whole way with a real network's graphs, computed by the stand-in."""
+    images = made_up_images((96, 128))
+    prepare(tiny_weights, EngineOptions(max_hands=2), images)
+    camera = Camera(128, 96, np.array([[128.0, 0, 63.5], [0, 128, 47.5], [0, 0, 1]]))
+    config = PipelineConfig(score_threshold=0.0, max_hands=2)
+    options = EngineOptions(precision='fp16', max_hands=2, threads=1)
+    by_name = {
+        name: HandPipeline(tiny_weights, name, config, options)
+        for name in ('tensorrt', 'onnxruntime')
+    }
+    assert by_name['tensorrt'].backend.startswith('tensorrt')
+    assert by_name['tensorrt'].engine.precision == 'fp16'
+    for image in images:
+        found = {name: pipeline(image, camera) for name, pipeline in by_name.items()}
+        assert len(found['tensorrt']) == len(found['onnxruntime']) > 0
+        for one, other in zip(found['tensorrt'], found['onnxruntime'], strict=True):
+            np.testing.assert_allclose(one.joints_px, other.joints_px, atol=1e-3)
+            np.testing.assert_allclose(one.vertices_m, other.vertices_m, atol=1e-6)
 
 
 # The choice
