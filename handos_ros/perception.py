@@ -16,9 +16,13 @@ class Perception(Protocol):
     """Images to hands over time; one thread calls it."""
 
     model: str  # name of the weights
-    backend: str  # what runs them, and why that was chosen
     template_hash: str
     triangles: npt.NDArray[np.int64]  # [F,3]
+
+    @property
+    def backend(self) -> str:
+        """What runs the weights now, and why it was chosen; TensorRT takes over while serving."""
+        ...
 
     def __call__(
         self, image_rgb: ImageArray, camera: Camera, stamp_s: float, depth_m: FloatArray | None
@@ -66,9 +70,12 @@ class PipelinePerception:
             self._tracker,
         )
         self.model = settings.model
-        self.backend = f'{self._pipeline.backend} ({self._pipeline.backend_reason})'
         self.template_hash = hand_model.template_hash
         self.triangles = hand_model.faces
+
+    @property
+    def backend(self) -> str:
+        return f'{self._pipeline.backend} ({self._pipeline.backend_reason})'
 
     def __call__(
         self, image_rgb: ImageArray, camera: Camera, stamp_s: float, depth_m: FloatArray | None
