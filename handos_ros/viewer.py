@@ -20,8 +20,8 @@ from handos_ros.viewing import ViewFrame
 EDGES = np.array(SKELETON_EDGES)
 BONE_WIDTH_M = 0.002
 BONE_COLOUR = (250, 250, 250)
-LABEL_ABOVE_M = np.array([0.0, -0.03, 0.0])  # y points down
-FRUSTUM_M = 0.05
+LABEL_OFFSET_M = np.array([0.0, 0.03, 0.0])  # below the wrist; y points down
+FRUSTUM_M = 0.03
 BLANK = np.zeros((3, 4, 3), np.uint8)
 WIDEST_PX = 640  # of the overlay in the browser
 RATE_WINDOW = 30  # frames
@@ -51,7 +51,7 @@ class HandViewer:
         scene.set_up_direction('-y')
         scene.world_axes.visible = False
         # A little above and behind the camera, looking where it looks.
-        self._server.initial_camera.position = (0.15, -0.12, -0.15)
+        self._server.initial_camera.position = (0.12, -0.1, 0.0)
         self._server.initial_camera.look_at = (0.0, 0.0, 0.45)
         self._overlay = gui.add_image(BLANK, format='jpeg', visible=False)
         self._text = gui.add_markdown('Waiting for the first frame.')
@@ -152,14 +152,14 @@ class _HandInScene:
             f'{name}/bones', _bones(hand), BONE_COLOUR, thickness=BONE_WIDTH_M
         )
         self._label = scene.add_label(f'{name}/label', _label(hand))
-        self._label.position = hand.joints_m[0] + LABEL_ABOVE_M
+        self._label.position = hand.joints_m[0] + LABEL_OFFSET_M
 
     def update(self, hand: Hand) -> None:
         if self._mesh is not None:
             self._mesh.vertices = _float32(hand.vertices_m)
         self._bones.points = _bones(hand)
         self._label.text = _label(hand)
-        self._label.position = hand.joints_m[0] + LABEL_ABOVE_M
+        self._label.position = hand.joints_m[0] + LABEL_OFFSET_M
 
     def remove(self) -> None:
         for handle in (self._mesh, self._bones, self._label):
