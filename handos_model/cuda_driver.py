@@ -51,10 +51,23 @@ _ADVICE = {
     'CUDA_ERROR_SYSTEM_DRIVER_MISMATCH': 'the driver was updated: restart the machine',
     'CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE': 'the NVIDIA driver is too old: update it',
 }
+_FAULTS = (
+    'CUDA_ERROR_ILLEGAL_ADDRESS',
+    'CUDA_ERROR_ILLEGAL_INSTRUCTION',
+    'CUDA_ERROR_INVALID_ADDRESS_SPACE',
+    'CUDA_ERROR_INVALID_PC',
+    'CUDA_ERROR_LAUNCH_FAILED',
+    'CUDA_ERROR_LAUNCH_TIMEOUT',
+    'CUDA_ERROR_MISALIGNED_ADDRESS',
+)
 
 
 class GpuStateError(UserError):
     """The machine's state stands in the way, not the graph: it may work another time."""
+
+
+class GpuFaultError(GpuStateError):
+    """What ran broke the GPU's context: this process cannot use the GPU any more."""
 
 
 class DeviceMemory:
@@ -164,7 +177,8 @@ class CudaDriver:
         self._cuda.cuGetErrorName(result, byref(text))
         error = (text.value or b'CUDA error %d' % result).decode()
         advice = _ADVICE.get(error, 'restart the program; if it comes again, look into dmesg')
-        raise GpuStateError(f'{name} failed with {error}: {advice}')
+        kind = GpuFaultError if error in _FAULTS else GpuStateError
+        raise kind(f'{name} failed with {error}: {advice}')
 
 
 def _check(memory: DeviceMemory, array: Array) -> None:

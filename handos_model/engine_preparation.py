@@ -20,7 +20,7 @@ from handos_model.backends.base import (
     EngineOptions,
     Graph,
 )
-from handos_model.cuda_driver import GpuStateError
+from handos_model.cuda_driver import GpuFaultError, GpuStateError
 from handos_model.engine_cache import EngineCache, EngineKey, Machine, StoredEngine
 from handos_model.errors import UserError
 from handos_model.exported import ExportedWeights, GraphSampling, Precision
@@ -122,7 +122,11 @@ class EnginePreparation:
         problems = []
         for hands, item in prepared.items():
             graph = found.detector if hands is None else found.decoders[hands]
-            engine = self._judge(item.engine, hands, graph, reference, images, len(images))
+            try:
+                engine = self._judge(item.engine, hands, graph, reference, images, len(images))
+            except GpuFaultError as error:
+                self._cache.store(item.key, replace(item.engine, refused=str(error)))
+                raise
             if engine.refused:
                 problems.append(f'{_name(hands)}: {engine.refused}')
             try:
@@ -179,14 +183,16 @@ class EnginePreparation:
                 plan, timings = self._toolkit.build(model, self._cache.load_timings(machine))
                 self._cache.store_timings(machine, timings)
                 graph = self._toolkit.open(plan, hands)
-            except UserError as error:
-                if isinstance(error, GpuStateError):
-                    raise
-                engine = StoredEngine(b'', frames, refused=str(error))
-            else:
                 engine = self._judge(
                     StoredEngine(plan, frames), hands, graph, reference, images, frames
                 )
+            except GpuFaultError as error:  # its fault, but nothing more can be built in here
+                self._cache.store(key, StoredEngine(b'', frames, refused=str(error)))
+                raise
+            except GpuStateError:  # says nothing about the engine
+                raise
+            except UserError as error:
+                engine = StoredEngine(b'', frames, refused=str(error))
             self._cache.store(key, engine)
             verdict = (
                 f'refused: {engine.refused}' if engine.refused else 'agrees with ONNX Runtime'

@@ -22,7 +22,7 @@ from handos_model import tensorrt_library
 from handos_model.backends import onnxruntime as onnxruntime_backend
 from handos_model.backends.base import Array, Engine, EngineOptions, Graph
 from handos_model.background_engine import BackgroundEngine, FrameCollector
-from handos_model.cuda_driver import GpuStateError
+from handos_model.cuda_driver import GpuFaultError, GpuStateError
 from handos_model.engine_builder import build_engine, workspace_bytes
 from handos_model.engine_cache import EngineCache, Machine
 from handos_model.engine_preparation import EnginePreparation, Prepared
@@ -34,6 +34,7 @@ from handos_model.tensorrt_library import TensorRtLibrary
 _log = logging.getLogger(__name__)
 _NICENESS = 10  # of the process that builds, beside one that serves
 _POLL_S = 0.5
+_BROKE_THE_GPU = 3  # exit code of that process
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 
 
@@ -128,7 +129,9 @@ def _make(
         if ready is None:
             try:
                 _prepare_in_child(weights, options, alive)
-            except BuilderCrashError as error:  # of this variant; the next may be well
+            except GpuFaultError:  # that engine is refused already; the next may be well
+                continue
+            except BuilderCrashError as error:
                 preparation.refuse_next(str(error))
                 continue
             ready = preparation.ready()
@@ -185,6 +188,8 @@ def _prepare_in_child(weights: Path, options: EngineOptions, alive: Callable[[],
             f'the process that builds engines was ended by signal {-child.returncode}: if that '
             'was for want of memory (dmesg says so), build ahead of time: handos export --engine'
         )
+    if child.returncode == _BROKE_THE_GPU:
+        raise GpuFaultError(last)
     if child.returncode != 0:
         raise UserError(last)
 
@@ -206,7 +211,7 @@ def main(arguments: Sequence[str]) -> int:
         prepare(Path(weights), options, report=partial(print, flush=True))
     except UserError as error:
         print(error)
-        return 2
+        return _BROKE_THE_GPU if isinstance(error, GpuFaultError) else 2
     return 0
 
 

@@ -18,7 +18,7 @@ typedef struct { void *to; const void *from; size_t bytes; int (*run)(void); } W
 
 static Block blocks[4096];
 static Work queue[4096];
-static int block_count, queue_count, initialised, devices = 1, streams;
+static int block_count, queue_count, initialised, devices = 1, streams, broken;
 static size_t limit = (size_t)1 << 32, used;
 static __thread void *current;
 
@@ -31,6 +31,7 @@ static Block *find(uint64_t address, size_t bytes, int kind) {
 }
 static int ready(void) {
     if (!initialised) return NOT_INITIALISED;
+    if (broken) return LAUNCH_FAILED; /* such an error stays until the process ends */
     return current == CONTEXT ? OK : INVALID_CONTEXT;
 }
 static int allocate(uint64_t *out, size_t bytes, int kind) {
@@ -122,6 +123,7 @@ EXPORT int cuStreamSynchronize(void *stream) {
         else memcpy(queue[i].to, queue[i].from, queue[i].bytes);
     }
     queue_count = 0;
+    broken = state == LAUNCH_FAILED;
     return state;
 }
 EXPORT int cuGetErrorName(int error, const char **name) {

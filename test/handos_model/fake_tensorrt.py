@@ -38,6 +38,7 @@ class Faults:
     unreadable: list[str] = field(default_factory=list)  # graphs the parser refuses, by doc string
     wrong: list[str] = field(default_factory=list)  # graphs that are miscomputed
     nan: list[str] = field(default_factory=list)
+    breaks: list[str] = field(default_factory=list)  # graphs that break the GPU when they run
     build_error: str = ''
     crash: dict[str, int] = field(default_factory=dict)  # graphs whose building ends by a signal
     load_error: str = ''
@@ -335,6 +336,8 @@ def make_module(faults: Faults, cuda: ctypes.CDLL) -> ModuleType:
             return None if faults.no_context else IExecutionContext(self)
 
         def compute(self, addresses: dict[str, int]) -> int:
+            if self._name in faults.breaks:
+                return 1
             inputs = {
                 name: at(addresses[name], shape, dtype).copy()
                 for name, (is_input, shape, dtype) in self.tensors.items()

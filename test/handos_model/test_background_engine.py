@@ -265,6 +265,19 @@ def test_a_variant_that_crashes_the_builder_gives_way_to_the_next(
     assert children().count('build detector/grid_sample') == 1  # it was done already
 
 
+def test_a_variant_that_breaks_the_gpu_gives_way_to_the_next(
+    machine: FakeMachine, weights: Path, children: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The process that met it can build nothing more; only that variant is refused."""
+    machine.faults.breaks = ['detector/grid_sample']
+    monkeypatch.setenv('FAKE_TENSORRT', machine.faults.to_json())
+    served = open_engine(weights, OPTIONS)
+    serve(served, lambda: served.name.startswith('tensorrt'))
+    assert served.name.endswith('plugin/grid_sample')
+    assert children().count('build detector/grid_sample') == 1
+
+
 def test_an_engine_that_does_not_load_any_more_leaves_onnx_runtime(
     machine: FakeMachine, weights: Path, children: Callable[[], list[str]]
 ) -> None:

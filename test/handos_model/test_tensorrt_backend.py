@@ -21,7 +21,7 @@ from handos_model.backends import tensorrt as backend
 from handos_model.backends import why_unavailable
 from handos_model.backends.base import Engine, EngineOptions
 from handos_model.backends.tensorrt import TensorRtToolkit, missing, prepare
-from handos_model.cuda_driver import CudaDriver, GpuStateError
+from handos_model.cuda_driver import CudaDriver, GpuFaultError, GpuStateError
 from handos_model.engine_cache import EngineCache, StoredEngine
 from handos_model.engine_preparation import EnginePreparation, choose_precision
 from handos_model.errors import UserError
@@ -412,6 +412,37 @@ def test_a_verdict_on_real_frames_that_cannot_be_written_still_counts(
     machine.faults.wrong = ['decoder2/grid_sample']
     with pytest.raises(UserError, match='disk is full'):  # a refusal must be remembered
         preparation.confirm(ready, engine, reference, frames())
+
+
+def test_an_engine_that_does_not_run_gives_way_to_the_next(
+    machine: FakeMachine, weights: Path
+) -> None:
+    machine.faults.run_fails = True
+    with pytest.raises(UserError, match=r'may be used .*grid_sample: .*does not run.*gather: '):
+        prepared(weights)
+
+
+def test_one_that_breaks_the_gpu_is_refused_at_once(machine: FakeMachine, weights: Path) -> None:
+    machine.faults.breaks = ['decoder1/grid_sample']
+    with pytest.raises(GpuFaultError, match='CUDA_ERROR_LAUNCH_FAILED'):
+        prepared(weights)
+    assert builds(machine) == ['detector/grid_sample', 'decoder1/grid_sample']
+
+
+def test_one_that_breaks_the_gpu_on_real_frames_is_refused(
+    machine: FakeMachine, weights: Path
+) -> None:
+    engine = prepare(weights, OPTIONS)
+    preparation = EnginePreparation(
+        ExportedWeights.load(weights), OPTIONS, TensorRtToolkit(), EngineCache.of_user()
+    )
+    ready = preparation.ready()
+    assert ready is not None
+    machine.faults.breaks = ['decoder2/grid_sample']
+    reference = onnxruntime_backend.open_engine(weights, OPTIONS)
+    with pytest.raises(GpuFaultError):
+        preparation.confirm(ready, engine, reference, frames())
+    assert preparation.ready() is None  # its next variant is to be built
 
 
 # As a person uses it
