@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.transform import Rotation
 
 from handos_model.projection import Float64Array, distort, project, to_pixels, unproject
 from handos_model.types import ROOT_JOINT, Camera, FloatArray
@@ -18,12 +17,9 @@ from handos_model.types import ROOT_JOINT, Camera, FloatArray
 __all__ = [
     'Similarity',
     'Translation',
-    'axis_angle_to_matrix',
     'boundary_edges',
     'boundary_vertices',
     'depth_scale',
-    'matrix_to_axis_angle',
-    'matrix_to_quaternion_xyzw',
     'procrustes',
     'project',
     'right_probability',
@@ -327,21 +323,3 @@ def procrustes(source: FloatArray, target: FloatArray, *, reflection: bool) -> S
     scale = (singular * signs).sum(1) / np.maximum((centred**2).sum((1, 2)), 1e-15)
     turned = (rotation @ mean_source.transpose(0, 2, 1))[..., 0]
     return Similarity(scale, rotation, mean_target[:, 0] - scale[:, None] * turned)
-
-
-def axis_angle_to_matrix(vectors: FloatArray) -> Float64Array:
-    """Rotation matrices [...,3,3] of axis times angle [...,3]."""
-    matrices = Rotation.from_rotvec(np.reshape(vectors, (-1, 3))).as_matrix()
-    return np.asarray(matrices.reshape(*vectors.shape, 3))
-
-
-def matrix_to_axis_angle(rotations: FloatArray) -> Float64Array:
-    """Axis times angle [...,3] of rotation matrices [...,3,3]."""
-    vectors = Rotation.from_matrix(np.reshape(rotations, (-1, 3, 3))).as_rotvec()
-    return np.asarray(vectors.reshape(rotations.shape[:-1]))
-
-
-def matrix_to_quaternion_xyzw(rotations: FloatArray) -> Float64Array:
-    """Unit quaternions [...,4] in ROS order (x, y, z, w) of rotation matrices [...,3,3]."""
-    quaternions = Rotation.from_matrix(np.reshape(rotations, (-1, 3, 3))).as_quat()
-    return np.asarray(quaternions.reshape(*rotations.shape[:-2], 4))

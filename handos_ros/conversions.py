@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from handos_model.geometry import matrix_to_quaternion_xyzw
+from handos_model.rotations import matrix_to_quaternion_xyzw
 from handos_model.types import (
     JOINT_NAMES,
     SKELETON_EDGES,

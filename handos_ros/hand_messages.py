@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
+from handos_model.rotations import quaternion_xyzw_to_matrix
 from handos_model.types import NUM_JOINTS, Hand, ScaleSource, TrackState
 
 
@@ -30,7 +30,7 @@ def hand_from_message(message: Any) -> Hand:
         joint_confidence=np.array(message.joint_confidence, np.float64),
         joints_m=np.array(message.joints_m, np.float64).reshape(NUM_JOINTS, 3),
         vertices_m=np.array(message.vertices_m, np.float64).reshape(-1, 3),
-        wrist_rotation=Rotation.from_quat(wrist_xyzw).as_matrix(),
+        wrist_rotation=quaternion_xyzw_to_matrix(np.array(wrist_xyzw)),
         translation_m=np.array([translation.x, translation.y, translation.z]),
         translation_covariance_m2=np.array(message.wrist.covariance).reshape(6, 6)[:3, :3],
         scale_source=ScaleSource(message.scale_source),

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from handos_model.geometry import matrix_to_quaternion_xyzw
 from handos_model.kinematics import OPENXR_JOINTS, PoseFitter, openxr_joints
+from handos_model.rotations import matrix_to_quaternion_xyzw
 from handos_model.types import FloatArray, Hand, TrackState
 
 PALM = OPENXR_JOINTS.index('palm')

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from handos_model.errors import UserError
-from handos_model.geometry import axis_angle_to_matrix
 from handos_model.hand_model import HandModel
+from handos_model.rotations import axis_angle_to_matrix
 from handos_training.data.joint_orders import MPII_FROM_HO3D
 from handos_training.data.reading import (
     OPENCV_FROM_OPENGL,
