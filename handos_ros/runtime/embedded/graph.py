@@ -41,8 +41,6 @@ class Graph:
             context.topic('ros_discovery_info', self._info_type.__msgtype__),
             latched.to_dds(),
         )
-        self._publications = BuiltinDataReader(context.participant, BuiltinTopicDcpsPublication)
-        self._subscriptions = BuiltinDataReader(context.participant, BuiltinTopicDcpsSubscription)
 
     def add_node(self, namespace: str, name: str) -> None:
         with self._lock:
@@ -67,15 +65,14 @@ class Graph:
 
     def publishers(self, dds_topic_name: str) -> list[TopicEndpointInfo]:
         """Writers of a topic, anywhere in the domain."""
-        return _endpoints(self._publications, dds_topic_name)
+        return self._endpoints(BuiltinTopicDcpsPublication, dds_topic_name)
 
     def subscriptions(self, dds_topic_name: str) -> list[TopicEndpointInfo]:
         """Readers of a topic, anywhere in the domain."""
-        return _endpoints(self._subscriptions, dds_topic_name)
+        return self._endpoints(BuiltinTopicDcpsSubscription, dds_topic_name)
 
     def close(self) -> None:
-        for entity in (self._publications, self._subscriptions, self._writer.entity):
-            transport.delete(entity)
+        transport.delete(self._writer.entity)
 
     def _gid(self, guid: bytes) -> Any:
         data = np.zeros(self._gid_bytes, np.uint8)
@@ -96,16 +93,18 @@ class Graph:
         message = self._info_type(gid=participant, node_entities_info_seq=nodes)
         self._writer.write(cdr.serialize(self._context.store, message))
 
-
-def _endpoints(reader: BuiltinDataReader[Any], dds_topic_name: str) -> list[TopicEndpointInfo]:
-    return [
-        TopicEndpointInfo(
-            topic_type=ros_type_name(endpoint.type_name),
-            qos_profile=QoSProfile.from_dds(endpoint.qos),
-            endpoint_gid=list(endpoint.key.bytes),
-        )
-        for endpoint in reader.read(MOST_ENDPOINTS)
-        if getattr(endpoint, 'topic_name', None) == dds_topic_name
-        and getattr(endpoint, 'sample_info', None) is not None
-        and endpoint.sample_info.instance_state == 16  # alive
-    ]
+    def _endpoints(self, builtin_topic: Any, dds_topic_name: str) -> list[TopicEndpointInfo]:
+        """Endpoints that are there now; a reader kept for long would keep those that are gone."""
+        reader = BuiltinDataReader(self._context.participant, builtin_topic)
+        try:
+            return [
+                TopicEndpointInfo(
+                    topic_type=ros_type_name(endpoint.type_name),
+                    qos_profile=QoSProfile.from_dds(endpoint.qos),
+                    endpoint_gid=list(endpoint.key.bytes),
+                )
+                for endpoint in reader.read(MOST_ENDPOINTS)
+                if getattr(endpoint, 'topic_name', None) == dds_topic_name
+            ]
+        finally:
+            transport.delete(reader)
