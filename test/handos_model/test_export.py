@@ -258,7 +258,7 @@ def test_parity_compares_sets_not_rows() -> None:
         'features': random.normal(size=(1, 30, 8)),
         'queries': random.normal(size=(1, 12, 8)),
         'boxes_cxcywh': random.uniform(0.2, 0.6, (1, 12, 4)),
-        'scores': random.uniform(0, 1, (1, 12)),
+        'scores': np.array([[0.9, 0.8] + [0.01] * 10]),
     }
     order = random.permutation(12)
     shuffled = {
