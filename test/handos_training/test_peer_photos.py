@@ -9,6 +9,7 @@ import pytest
 
 from handos_model.errors import UserError
 from handos_training.data.peer_photos import VALIDATION_PREFIXES, PeerPhotos
+from handos_training.data.readers import open_dataset
 
 
 def write_photo(root: Path, name: str, hands: list[dict], boxes: list[list[int]] | None) -> dict:
@@ -59,6 +60,12 @@ def root(tmp_path: Path) -> Path:
 
 def test_validation_recordings_and_empty_photos_are_left_out(root: Path) -> None:
     assert [Path(name).name for name in PeerPhotos(root).names] == ['3_a.jpg', '1.jpg']
+
+
+def test_the_recordings_kept_apart_are_the_test_split(root: Path) -> None:
+    photos = open_dataset('peer_photos', root, 'test')
+    assert [photos[i].name for i in range(len(photos))] == PeerPhotos(root, 'test').names
+    assert len(photos) == 1
 
 
 def test_drawn_boxes_label_every_hand_and_take_the_landmarks_they_hold(root: Path) -> None:

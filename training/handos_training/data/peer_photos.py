@@ -2,7 +2,7 @@
 
 Reads a folder of photographs with `mediapipe_peer.json` beside them (what MediaPipe Hands finds in
 each photo: 21 landmarks in MPII order and the side). SubhiH photos also carry VOC boxes, which
-label every hand; the recordings of `VALIDATION_PREFIXES` are never returned. The labels are
+label every hand; the recordings of `VALIDATION_PREFIXES` are never trained on. The labels are
 pseudo labels: 2D joints and side only, no visibility and nothing metric.
 """
 
@@ -19,9 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from handos_model.errors import UserError
+from handos_model.hand_model import HandModel
 from handos_model.types import Camera
 from handos_training.data.sample import HandLabels, Sample, empty_labels
 
+SETS = ('SubhiH-HandsDataset', 'sign-digits')
 VALIDATION_PREFIXES = ('5_', '16_', '26_', '46_')  # also in benchmarks/real_photos.py
 LANDMARK_MARGIN = 0.08  # landmarks are bone ends; skin reaches about this part of the box further
 SIDE_SCORE = 0.9
@@ -29,14 +31,16 @@ MATCH_IOU = 0.4
 
 
 class PeerPhotos:
-    """Photographs under `root` whose names start with one of `sets`.
+    """The photographs of `SETS` under `root`: 'train', or 'test', the recordings kept apart.
 
     Each item is a Sample of the full image. A photo where nothing is labelled is left out.
     """
 
-    def __init__(
-        self, root: Path, sets: tuple[str, ...] = ('SubhiH-HandsDataset', 'sign-digits')
-    ) -> None:
+    splits = ('train', 'test')
+    has_camera = False
+
+    def __init__(self, root: Path, split: str = 'train', mano: HandModel | None = None) -> None:
+        """`mano` is not used: there are no meshes here. Raises UserError for another folder."""
         peer_file = root / 'mediapipe_peer.json'
         if not peer_file.is_file():
             raise UserError(f'{peer_file} is missing: point --root at the photographs folder')
@@ -45,8 +49,8 @@ class PeerPhotos:
         self.names = [
             name
             for name in sorted(self.peer)
-            if name.startswith(sets)
-            and not (name.startswith('SubhiH') and Path(name).name.startswith(VALIDATION_PREFIXES))
+            if name.startswith(SETS)
+            and _is_kept_apart(name) == (split == 'test')
             and (self.peer[name]['hands'] or (root / name).with_suffix('.xml').is_file())
         ]
 
@@ -70,6 +74,14 @@ class PeerPhotos:
             name,
             all_hands_labelled=boxes is not None,
         )
+
+    def sequence(self, index: int) -> str | None:
+        """Photographs stand alone."""
+        return None
+
+
+def _is_kept_apart(name: str) -> bool:
+    return name.startswith('SubhiH') and Path(name).name.startswith(VALIDATION_PREFIXES)
 
 
 def _voc_boxes(path: Path) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ DATASETS: dict[str, tuple[str, str, str, str]] = {
     'hint': ('hint', 'HInt', 'train', 'test'),
     'coco_wholebody': ('coco_wholebody', 'COCOWholeBody', 'train', 'val'),
     'onehand10k': ('onehand10k', 'OneHand10K', 'train', 'test'),
+    'peer_photos': ('peer_photos', 'PeerPhotos', 'train', 'test'),
 }
 
 
