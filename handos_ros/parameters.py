@@ -24,6 +24,7 @@ class ParameterSpec:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     live: bool = False
+    zero_is_unset: bool = False  # 0 is allowed below `minimum` and stands for "not known"
 
     def problem(self, value: Value) -> str:
         """Why the value is refused; empty where it is fine."""
@@ -36,6 +37,8 @@ class ParameterSpec:
             return f'{self.name} must be one of {", ".join(self.choices)}, got {value!r}'
         if self.minimum is None or self.maximum is None or isinstance(value, str):
             return ''
+        if self.zero_is_unset and value == 0:
+            return ''
         if not self.minimum <= value <= self.maximum:
             return f'{self.name} must be in {self.range_text}, got {value}'
         return ''
@@ -47,7 +50,8 @@ class ParameterSpec:
             return ', '.join(f'`{choice}`' for choice in self.choices)
         if self.minimum is None or self.maximum is None:
             return ''
-        return f'{self.minimum:g} to {self.maximum:g}'
+        limits = f'{self.minimum:g} to {self.maximum:g}'
+        return f'0 or {limits}' if self.zero_is_unset else limits
 
 
 def parameter(default: Value, description: str, **limits: Any) -> Any:
@@ -103,8 +107,9 @@ class Settings:
         0.0,
         "Measured length of the user's hand from the wrist to the tip of the middle finger, held "
         'flat [m]; 0 where unknown.',
-        minimum=0.0,
+        minimum=0.08,
         maximum=0.3,
+        zero_is_unset=True,
     )
     track: bool = parameter(
         True,
@@ -201,7 +206,9 @@ def declare(node: Any, types: Callable[[str], Any]) -> None:
             pass
         elif isinstance(spec.default, float):
             bounds = types('rcl_interfaces/msg/FloatingPointRange')(
-                from_value=float(spec.minimum), to_value=float(spec.maximum), step=0.0
+                from_value=0.0 if spec.zero_is_unset else float(spec.minimum),
+                to_value=float(spec.maximum),
+                step=0.0,
             )
             descriptor.floating_point_range = [bounds]
         else:

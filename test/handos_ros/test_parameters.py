@@ -81,3 +81,10 @@ def test_the_commands_rules_are_refused(rule):
 
     with pytest.raises(UserError, match=rule.partition(':=')[0]):
         parse_settings([rule])
+
+
+def test_a_hand_length_is_unset_or_a_hands() -> None:
+    assert not parameters.find_problems({'hand_length_m': 0.0})
+    assert not parameters.find_problems({'hand_length_m': 0.19})
+    (problem,) = parameters.find_problems({'hand_length_m': 0.05})
+    assert '0 or 0.08 to 0.3' in problem
