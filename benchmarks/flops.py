@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from environment import describe_environment
 from handos_model.config import DecoderConfig, DetectorConfig, HandOSConfig, SideTuningConfig
 from handos_model.detectors.dfine import initialise_detector
+from handos_model.environment import describe_machine
 from handos_model.hand_model import HandModel
 from handos_model.network import Features, HandOS
 
@@ -174,7 +174,7 @@ def main() -> None:
         if not arguments.no_memory:
             results[name]['peak_memory_mb'] = round(peak_memory_mb(config, max(arguments.hands)))
     print(table(results), file=sys.stderr)
-    print(json.dumps({'environment': describe_environment(), 'results': results}, indent=2))
+    print(json.dumps({'environment': describe_machine(), 'results': results}, indent=2))
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from environment import describe_environment
+from handos_model.environment import describe_machine
 from handos_model.hand_model import HandModel
 from handos_model.types import Camera, FloatArray, Hand, ImageArray, ScaleSource, TrackState
 from handos_ros.parameters import Settings
@@ -273,7 +273,7 @@ def main(seconds: float) -> None:
         for markers in (False, True)
     }
     report = {
-        'environment': describe_environment(),
+        'environment': describe_machine(),
         'load average': os.getloadavg(),
         'input': f'bgr8 images of random pixels at {RATE_HZ:g} Hz, two hands of 778 vertices',
         'node [ms]': nodes,

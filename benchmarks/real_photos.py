@@ -25,10 +25,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from environment import describe_environment, sha256_of
 from handos_model.draw import draw_hands
+from handos_model.environment import describe_machine
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.types import Camera, Hand
+from handos_model.weights import sha256
 
 # Recordings of SubhiH that no training configuration reads, by file-name prefix.
 SUBHIH_VALIDATION = ('5_', '16_', '26_', '46_')
@@ -263,10 +264,10 @@ def main() -> None:
     result['inputs'] = {
         'weights': str(arguments.weights),
         'backend': pipeline.backend,
-        'peer_sha256': sha256_of(data / 'mediapipe_peer.json'),
+        'peer_sha256': sha256(data / 'mediapipe_peer.json'),
         'subhih_validation_prefixes': SUBHIH_VALIDATION,
     }
-    result['environment'] = describe_environment()
+    result['environment'] = describe_machine()
     print(json.dumps(result, indent=2))
 
 

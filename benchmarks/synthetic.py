@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from sys import stderr
 
-from environment import describe_environment
+from handos_model.environment import describe_machine
 from handos_training.evaluate import SYNTH_SEED, EvalConfig, run
 
 
@@ -37,7 +37,7 @@ def main() -> None:
         report = run(config)
     report['seconds'] = round(time.monotonic() - started_s, 1)
     report['inputs'] = {'seed': SYNTH_SEED, 'size_hw': [480, 640]}
-    report['environment'] = describe_environment()
+    report['environment'] = describe_machine()
     print(json.dumps(report, indent=2))
 
 

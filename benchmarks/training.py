@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from environment import describe_environment
+from handos_model.environment import describe_machine
 from handos_model.hand_model import HandModel
 from handos_training.config import TrainConfig
 from handos_training.data.augment import AugmentConfig
@@ -111,7 +111,7 @@ def main(options: Options) -> None:
         reading = rate(lambda: void(feed[0]), options.batch_size, options.steps)
         batch = feed[0].batch
     result = {
-        'environment': describe_environment(),
+        'environment': describe_machine(),
         'options': asdict(options),
         'threads': torch.get_num_threads(),
         'hands_in_batch': sum(len(hands) for hands in batch.hands),

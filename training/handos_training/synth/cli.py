@@ -14,6 +14,7 @@ import torch
 import tyro
 from torch.utils.data import DataLoader
 
+from handos_model.environment import describe_machine
 from handos_model.errors import UserError
 from handos_training.data.sample import Batch
 from handos_training.data.shards import ShardWriter
@@ -72,7 +73,7 @@ def bench(
 ) -> None:
     """Measure complete samples a second at each (width, height) and print JSON."""
     results = [measure(config, size, batch_size, batches, workers, seed, device) for size in sizes]
-    print(json.dumps({'environment': _environment(), 'results': results}, indent=2))
+    print(json.dumps({'environment': describe_machine(), 'results': results}, indent=2))
 
 
 def measure(
@@ -144,17 +145,6 @@ def _loader(
 
 def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
-
-
-def _environment() -> dict[str, Any]:
-    """Hardware and versions, by the benchmarks' own helper where the repository is at hand."""
-    root = Path(__file__).resolve().parents[3]
-    if (root / 'benchmarks' / 'environment.py').exists():
-        sys.path.insert(0, str(root))
-        from benchmarks.environment import describe_environment
-
-        return dict(describe_environment())
-    return {'python': sys.version.split()[0], 'torch': torch.__version__}
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from handos_model.backends import usable_cores
 
 PACKAGES = (
     'handos-ros', 'numpy', 'opencv-python-headless', 'onnxruntime', 'onnxruntime-gpu', 'openvino',
-    'tensorrt', 'torch', 'transformers',
+    'tensorrt', 'torch', 'transformers', 'cyclonedds', 'rosbags', 'mediapipe',
 )  # fmt: skip
 
 
