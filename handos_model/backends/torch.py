@@ -99,7 +99,6 @@ def open_engine(weights: Path, options: EngineOptions) -> Engine:
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
         torch.set_num_threads(options.threads or usable_cores())
-        torch.set_flush_denormal(True)
     network = HandOS.from_pretrained(weights).eval().to('cuda' if on_gpu else 'cpu')
     return engine_of_network(network, options)
 

@@ -372,7 +372,6 @@ def test_it_learns_eight_images():
 @pytest.mark.long
 @pytest.mark.parametrize('name', ['base', 'paper'])
 def test_real_sizes_run_forward_from_seeded_weights(name):
-    torch.set_flush_denormal(True)
     config = getattr(HandOSConfig, name)()
     seeded = {
         'base': {
