@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,14 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip('needs the development data (real photographs) beside the checkout')
     return SHARED_DATA
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> None:
+    """What a test does to torch's threads ends with it; small networks are fastest with one."""
+    torch = sys.modules.get('torch')
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 TINY_BACKBONE: dict[str, Any] = {
