@@ -197,13 +197,22 @@ class HandNode(LifecycleNode):
                 self._outputs.publish(lost, perception)
 
     def _publish_diagnostics(self) -> None:
-        backend = self._worker.state if self._worker else BackendState('absent', 'unconfigured')
-        statuses = diagnose(self._statistics, self._input_state(), backend)
+        statuses = diagnose(self._statistics, self._input_state(), self._backend_state())
         self._diagnostics.publish(
             statuses_to_message(
                 message_type, self.get_clock().now().to_msg(), self.get_name(), statuses
             )
         )
+
+    def _backend_state(self) -> BackendState:
+        """The worker's state; of a model that is ready, also what runs it now."""
+        if self._worker is None:
+            return BackendState('absent', 'unconfigured')
+        state: BackendState = self._worker.state
+        perception = self._worker.backend
+        if state.state == 'ready' and perception is not None:
+            return BackendState('ready', perception.backend)
+        return state
 
     def _input_state(self) -> InputState:
         _, wanted_type = IMAGE_TYPES[self._settings.image_transport]

@@ -126,7 +126,7 @@ def _finish(overlay: Any, figures: Figures, out: Path) -> None:
     if overlay is not None:
         cv2.imwrite(str(out / 'overlay.png'), cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
     print(
-        f'{figures.frames} frames, hands in {figures.frames_with_hands}, '
+        f'\n{figures.frames} frames, hands in {figures.frames_with_hands}, '
         f'{figures.backend}\n'
         f'  {out / "overlay.mp4"}   the video with hands drawn in\n'
         f'  {out / "overlay.png"}   its clearest picture\n'
