@@ -11,11 +11,15 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 demo: $(VENV)/.runtime
 	$(BIN)/handos demo $(if $(SOURCE),--source '$(SOURCE)')
 
+# One process a package: the readers of one fork workers, which the inference libraries and the DDS
+# threads of the others do not survive.
+SUITES := test/handos_model test/handos_ros 'test/handos_training test/tools test/test_boundaries.py'
+
 test: $(VENV)/.installed lint
-	$(BIN)/python -m pytest
+	set -e; for suite in $(SUITES); do $(BIN)/python -m pytest $$suite; done
 
 test-long: $(VENV)/.installed
-	$(BIN)/python -m pytest -m long
+	set -e; for suite in $(SUITES); do $(BIN)/python -m pytest -m long $$suite; done
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
