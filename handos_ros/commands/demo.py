@@ -15,6 +15,7 @@ import numpy as np
 import typer
 
 from handos_model.errors import UserError
+from handos_model.weights import find_weights
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,6 +46,7 @@ def demo(
     from handos_ros.demo_recorder import DemoRecorder
     from handos_ros.runtime import Node, SingleThreadedExecutor, init, ok, try_shutdown
 
+    find_weights(weights)  # say here what the node could only say in its log
     for name in (*OUTPUTS, 'hands'):
         _remove(out / name)
     out.mkdir(parents=True, exist_ok=True)
