@@ -78,41 +78,49 @@ class GroupedSelfAttention(nn.Module):
 
 @dataclass
 class HandPacking:
-    """Folds the hands of an image into its token dimension, so that values are never copied.
+    """Folds the hands of an image into its token dimension, so that values are hardly copied.
 
-    N hands with T tokens become [B, K*T]: K hands an image, the images with fewer hands padded.
-    With one image this is a reshape.
+    N hands with T tokens become [P, K*T]: P pages, each of K hands of one image, the last page of
+    an image padded. K is the mean number of hands an image, so that neither padding nor the copies
+    of an image's values grow where hands are unevenly spread. With one image this is a reshape.
     """
 
-    num_images: int
-    slots: Tensor | None  # [N] row of each hand in [B*K]; None with one image
-    hands_per_image: int  # K
+    slots: Tensor | None  # [N] row of each hand in [P*K]; None with one image
+    page_image: Tensor | None  # [P] int64, the image of each page; None with one image
+    hands_per_page: int  # K
 
     @classmethod
     def of(cls, image_index: Tensor, num_images: int) -> HandPacking:
         """From the image of each hand, `image_index` [N]."""
         N = image_index.shape[0]
         if num_images == 1:
-            return cls(1, None, N)
+            return cls(None, None, N)
+        K = -(-N // num_images)
         counts = torch.bincount(image_index, minlength=num_images)
-        K = int(counts.max())
+        pages = (counts + K - 1) // K
         order = torch.argsort(image_index, stable=True)
         starts = counts.cumsum(0) - counts
         rank = torch.empty_like(image_index)
         rank[order] = torch.arange(N, device=order.device) - starts[image_index[order]]
-        return cls(num_images, image_index * K + rank, K)
+        first_slot = (pages.cumsum(0) - pages) * K
+        images = torch.arange(num_images, device=counts.device)
+        return cls(first_slot[image_index] + rank, images.repeat_interleave(pages), K)
 
     def pack(self, x: Tensor) -> Tensor:
-        """[N,T,...] -> [B,K*T,...]."""
-        if self.slots is None:
+        """[N,T,...] -> [P,K*T,...]."""
+        if self.slots is None or self.page_image is None:
             return x.flatten(0, 1).unsqueeze(0)
-        padded = x.new_zeros(self.num_images * self.hands_per_image, *x.shape[1:])
-        padded = padded.index_copy(0, self.slots, x)
-        return padded.reshape(self.num_images, -1, *x.shape[2:])
+        P = len(self.page_image)
+        padded = x.new_zeros(P * self.hands_per_page, *x.shape[1:]).index_copy(0, self.slots, x)
+        return padded.reshape(P, -1, *x.shape[2:])
+
+    def of_pages(self, values: Tensor) -> Tensor:
+        """Values of the images [B,...] -> of the pages [P,...]."""
+        return values if self.page_image is None else values[self.page_image]
 
     def unpack(self, x: Tensor, tokens: int) -> Tensor:
-        """[B,K*T,...] -> [N,T,...]."""
-        hands = x.reshape(self.num_images * self.hands_per_image, tokens, *x.shape[2:])
+        """[P,K*T,...] -> [N,T,...]."""
+        hands = x.reshape(-1, tokens, *x.shape[2:])
         return hands if self.slots is None else hands[self.slots]
 
 
@@ -164,8 +172,9 @@ class DeformableAttention(nn.Module):
         reference = references_cxcywh.float()[:, :, None, None, None]
         locations = reference[..., :2] + offsets * reference[..., 2:] * (0.5 / self.points)
         sampled = self.sampler(
-            values, spatial_shapes, packing.pack(locations), packing.pack(weights)
-        )
+            packing.of_pages(values), spatial_shapes, packing.pack(locations),
+            packing.pack(weights),
+        )  # fmt: skip
         output: Tensor = self.out(packing.unpack(sampled.to(queries.dtype), T))
         return output
 

@@ -115,6 +115,9 @@ def test_packing_returns_each_hand_to_its_place():
     packing = HandPacking.of(image_index, num_images=4)
     x = torch.randn(5, 6, 2)
     packed = packing.pack(x)
-    assert packed.shape == (4, 3 * 6, 2)
+    # Two hands a page: image 2 has two pages, image 1 none.
+    assert packed.shape == (4, 2 * 6, 2)
     assert torch.equal(packing.unpack(packed, 6), x)
-    assert torch.equal(packed[0, :6], x[1]) and not packed[1].any()
+    assert torch.equal(packed[0, :6], x[1]) and not packed[0, 6:].any()
+    values = torch.arange(4.0).view(4, 1)
+    assert packing.of_pages(values).flatten().tolist() == [0, 2, 2, 3]

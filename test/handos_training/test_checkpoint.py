@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from handos_model.errors import UserError
+from handos_training import checkpoint
 from handos_training.checkpoint import (
     CheckpointFolder,
     load_optimizer_state,
@@ -148,3 +149,21 @@ def test_killed_while_saving(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_killed_ten_times_while_saving(tmp_path: Path) -> None:
     kill_while_saving(tmp_path, kills=10)
+
+
+def test_reading_beside_a_running_training_looks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = CheckpointFolder(tmp_path, keep_last=1)
+    save = lambda step: folder.save(step, {'model': {'w': torch.ones(1)}}, {})  # noqa: E731
+    save(1)
+    read = checkpoint._try_read
+
+    def saved_meanwhile(path: Path) -> tuple[checkpoint.Checkpoint | None, str]:
+        monkeypatch.setattr(checkpoint, '_try_read', read)
+        save(2)
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, '_try_read', saved_meanwhile)
+    loaded = folder.load()
+    assert loaded is not None and loaded.step == 2

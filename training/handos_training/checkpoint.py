@@ -81,18 +81,23 @@ class CheckpointFolder:
         Should `last` be unreadable, the newest readable checkpoint is taken. Raises UserError
         where a checkpoint that was asked for by name, or every one, is damaged.
         """
-        candidates = [self.path / which] if (self.path / which).exists() else []
-        if which == 'last':
-            candidates += reversed(self._complete())
-        problems = []
-        for path in candidates:
-            checkpoint, problem = _try_read(path)
-            if checkpoint is not None:
-                return checkpoint
-            problems.append(f'{path} ({problem})')
-        if problems:
-            raise UserError(f'cannot be read: {"; ".join(problems)}. Choose another checkpoint')
-        return None
+        while True:
+            candidates = [self.path / which] if (self.path / which).exists() else []
+            if which == 'last':
+                candidates += reversed(self._complete())
+            candidates = [path.resolve() for path in candidates]
+            problems = []
+            for path in candidates:
+                checkpoint, problem = _try_read(path)
+                if checkpoint is not None:
+                    return checkpoint
+                problems.append(f'{path} ({problem})')
+            if not problems:
+                return None
+            if all(path.exists() for path in candidates):
+                named = '; '.join(problems)
+                raise UserError(f'cannot be read: {named}. Choose another checkpoint')
+            # A running training has written newer ones and removed these meanwhile: look again.
 
     def _complete(self) -> list[Path]:
         return sorted(path for path in self.path.glob('step_*') if (path / STATE_FILE).exists())
@@ -142,7 +147,6 @@ def load_optimizer_state(
 
 
 def _try_read(path: Path) -> tuple[Checkpoint | None, str]:
-    path = path.resolve()
     try:
         content = json.loads((path / STATE_FILE).read_text())
         tensors = {group: load_file(path / f'{group}.safetensors') for group in content['tensors']}

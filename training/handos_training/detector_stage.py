@@ -77,7 +77,7 @@ def encoder_maps(
 ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
     """Encoder maps and backbone maps [B,c,h,w], finest first, of images [B,3,H,W] in [0,1]."""
     inner: Any = detector.model.model
-    pixels = detector.normalise(images)
+    pixels = detector.normalise(images).contiguous(memory_format=torch.channels_last)
     features = inner.backbone(pixels, torch.ones_like(pixels[:, 0]))
     projected = [
         project(feature)

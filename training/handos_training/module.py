@@ -29,6 +29,7 @@ from handos_training.assigner import assign
 from handos_training.config import LossWeights, TrainConfig
 from handos_training.dense_stage import DenseStage
 from handos_training.detector_stage import DetectorStage
+from handos_training.layout import fast_attention
 from handos_training.losses import MeshTopology, Term, hand_losses, mesh_topology
 from handos_training.targets import hand_targets
 
@@ -67,6 +68,10 @@ class HandTraining(nn.Module):
         self.face_pairs = nn.Buffer(topology.face_pairs, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Term]:
+        with fast_attention(batch.images.device):
+            return self._forward(batch)
+
+    def _forward(self, batch: Batch) -> dict[str, Term]:
         targets = hand_targets(batch)
         images = batch.images.float() / 255
         terms: dict[str, Term] = {}

@@ -29,6 +29,7 @@ from handos_training.config import TrainConfig, load_config
 from handos_training.data.feed import batches, step_seed
 from handos_training.data.mix import CorruptSampleCounter
 from handos_training.data.sample import Batch
+from handos_training.layout import use_fast_layout
 from handos_training.losses import weighted_loss
 from handos_training.module import build_module, build_network, weight_of_term
 from handos_training.optim import (
@@ -60,8 +61,8 @@ class Trainer:
         hand_model = load_hand_model(config)
         self.network = build_network(config, hand_model)
         module = build_module(config, self.network, hand_model).to(self.device)
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         synchronise_batch_norm(module)
+        use_fast_layout(module)
         if config.compile:
             compile_convolutions(self.network)
         self.optimizer = build_optimizer(module, config.optim)

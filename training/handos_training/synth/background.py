@@ -93,7 +93,7 @@ class Backgrounds:
         chosen = (choice.kind == PLAIN).nonzero().squeeze(1)
         if len(chosen):
             small[chosen] = _plain(sampler, len(chosen), h, w)
-        small = gaussian_blur(small, sampler.log_uniform(0.6, 1.9, B))
+        small = gaussian_blur(small, sampler.log_uniform(0.3, 1.7, B))
         # Antialiased resizing is separable, hence twice as fast; for enlarging it is the same.
         backdrop = F.interpolate(
             small, size=(h * step, w * step), mode='bilinear', antialias=True

@@ -102,7 +102,7 @@ def frame_people(
         dim=-1
     )
     part = torch.where(
-        framing == FRONT, sampler.log_uniform(0.22, 0.95, P), sampler.log_uniform(0.09, 0.25, P)
+        framing == FRONT, sampler.log_uniform(0.3, 0.95, P), sampler.log_uniform(0.12, 0.3, P)
     )
     distance = (focal_px * shoulders_m / (part * side_px)).clamp(0.42, 6)
     yaw = sampler.normal(0.35, P)

@@ -149,7 +149,7 @@ class SceneBuilder:
         """Someone in `image` [P] each, its first `images` nearer; `up` [images,3] of those."""
         P = len(image)
         number = (torch.arange(P, device=image.device) >= images).long()
-        framing = sampler.choice((0.66, 0.2, 0.14), P)
+        framing = sampler.choice((0.76, 0.12, 0.12), P)
         framing = torch.where(number == 1, ACROSS, framing)
         people = self.reacher(self.config, image, framing, poses, cameras[image], sampler)
         headless = framing == OWN_EYES
