@@ -35,7 +35,7 @@ def fast_attention(device: torch.device) -> AbstractContextManager[None]:
 
 def _gradient_in_channels_last(_: nn.Module, __: Any, output: Tensor) -> None:
     if output.requires_grad:
-        output.register_hook(_channels_last)
+        output.register_hook(_channels_last)  # type: ignore[no-untyped-call]
 
 
 def _channels_last(gradient: Tensor) -> Tensor:
