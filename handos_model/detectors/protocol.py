@@ -111,3 +111,12 @@ def flatten_maps(maps: list[Tensor] | tuple[Tensor, ...]) -> tuple[Tensor, Spati
     """Maps [B,d,h,w] of all levels as one sequence [B,L,d], and their (h, w)."""
     shapes = tuple((int(level.shape[2]), int(level.shape[3])) for level in maps)
     return torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1), shapes
+
+
+def unflatten_maps(memory: Tensor, shapes: SpatialShapes) -> list[Tensor]:
+    """The maps [B,d,h,w] that `flatten_maps` made one sequence [B,L,d] of."""
+    levels = memory.split([h * w for h, w in shapes], dim=1)
+    return [
+        level.transpose(1, 2).unflatten(2, shape)
+        for level, shape in zip(levels, shapes, strict=True)
+    ]

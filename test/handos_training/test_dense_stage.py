@@ -10,6 +10,7 @@ from handos_training.data.sample import Batch, collate
 from handos_training.data.transform import letterbox
 from handos_training.dense_stage import (
     NUM_PARTS,
+    DenseHeads,
     DenseStage,
     centre_tokens,
     focal,
@@ -37,7 +38,7 @@ def build_stage() -> DenseStage:
     )
     assert isinstance(detector, DFineDetector)
     initialise_detector(detector.model, 0)
-    return DenseStage(detector, PARTS, width=32)
+    return DenseStage(detector, DenseHeads(detector.dim, PARTS, width=32))
 
 
 def test_joint_cross_entropy_is_least_at_the_joint() -> None:

@@ -78,6 +78,7 @@ class TrainConfig:
     # Train the detector together with the hands, end to end. The paper keeps it frozen; for a
     # detector from scratch this is cheaper than training the two one after the other.
     train_detector: bool = False
+    dense_along: bool = False  # with train_detector: keep the dense stage's targets beside it
     template: Path | None = None  # MANO_RIGHT.pkl or its conversion; none: the embedded template
     image_sizes_hw: tuple[tuple[int, int], ...] = ((480, 640),)  # one is drawn for each step
     batch_size: int = 16  # of one process
@@ -100,6 +101,8 @@ class TrainConfig:
         for name in ('batch_size', 'num_steps', 'log_every', 'validate_every', 'checkpoint_every'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} must be at least 1, got {getattr(self, name)}')
+        if self.dense_along and not self.train_detector:
+            raise ValueError('dense_along needs train_detector: a frozen encoder learns nothing')
         for height, width in self.image_sizes_hw:
             if height % 32 or width % 32:
                 raise ValueError(f'image sizes must be multiples of 32, got {height}x{width}')

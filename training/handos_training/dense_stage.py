@@ -4,7 +4,9 @@ A DETR-like detector learns slowly from nothing, because only a few matched quer
 gradient. Here every cell of the finest map learns what is on it: where each joint of each hand is
 (cross-entropy over the cells of the hand's box), which part of which side of a hand it shows, and
 the detector's own query selection (score and box of each encoder token) is trained as a dense
-detector. The heads of this file are thrown away afterwards; the selection heads stay.
+detector. The selection heads stay; the heads of this file never leave the training. Later stages
+may keep the dense targets beside their own (`dense_along`): from scratch, the encoder goes on
+learning from every cell while the queries learn from a few.
 """
 
 from __future__ import annotations
@@ -29,31 +31,30 @@ CENTRE_RADIUS = 1.5  # cells around a box's centre that are trained to find it
 JOINT_SIGMA = 0.03  # width of a joint's target as a part of the box side
 
 
-class DenseStage(nn.Module):
-    """The detector without its decoder, and light heads on its finest encoder map.
+class DenseHeads(nn.Module):
+    """Light heads on the finest encoder map, and the losses of all dense targets.
 
     `part_of_vertex` int64 [778] says which of the 16 segments a vertex belongs to (the largest
     skinning weight).
     """
 
-    def __init__(self, detector: DFineDetector, part_of_vertex: Tensor, width: int = 96) -> None:
+    def __init__(self, dim: int, part_of_vertex: Tensor, width: int = 96) -> None:
         super().__init__()
-        self.detector = detector
         self.part_of_vertex = nn.Buffer(part_of_vertex, persistent=False)
-        self.trunk = nn.Sequential(nn.Conv2d(detector.dim, width, 3, padding=1), nn.ReLU())
+        self.trunk = nn.Sequential(nn.Conv2d(dim, width, 3, padding=1), nn.ReLU())
         self.joint_head = nn.Conv2d(width, 21, 1)
         self.part_head = nn.Conv2d(width, NUM_MAPS, 1)
         nn.init.constant_(self.part_head.bias, -4.0)  # type: ignore[arg-type]
 
-    def forward(self, batch: Batch) -> dict[str, Term]:
-        images = batch.images.float() / 255
-        targets = hand_targets(batch)
-        maps, _ = encoder_maps(self.detector, images)
+    def forward(
+        self, model: Any, maps: list[Tensor], targets: HandTargets, batch: Batch
+    ) -> dict[str, Term]:
+        """Terms of a detector's encoder maps [B,d,h,w], finest first; `model` selects queries."""
         features = self.trunk(maps[0])
         joint_logits, part_logits = self.joint_head(features), self.part_head(features)
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(joint_logits.device.type, enabled=False):
             maps = [level.float() for level in maps]
-            logits, boxes = selection(self.detector.model, maps)
+            logits, boxes = selection(model, maps)
             shapes = [(level.shape[2], level.shape[3]) for level in maps]
             terms = selection_losses(logits, boxes, shapes, targets, batch.all_hands_labelled)
             terms['dense_joints'] = joint_cross_entropy(joint_logits.float(), targets)
@@ -63,11 +64,26 @@ class DenseStage(nn.Module):
             terms['dense_parts'] = focal(part_logits.float(), part_maps, known)
         return terms
 
+
+class DenseStage(nn.Module):
+    """The detector without its decoder, and the dense heads."""
+
+    def __init__(self, detector: DFineDetector, heads: DenseHeads) -> None:
+        super().__init__()
+        self.detector = detector
+        self.heads = heads
+
+    def forward(self, batch: Batch) -> dict[str, Term]:
+        maps, _ = encoder_maps(self.detector, batch.images.float() / 255)
+        return self.heads(  # type: ignore[no-any-return]
+            self.detector.model, maps, hand_targets(batch), batch
+        )
+
     @torch.no_grad()
     def joint_maps(self, images: Tensor) -> Tensor:
         """Logits [B,21,h,w] of images [B,3,H,W] in [0,1], to look at."""
         maps, _ = encoder_maps(self.detector, images)
-        heatmaps: Tensor = self.joint_head(self.trunk(maps[0]))
+        heatmaps: Tensor = self.heads.joint_head(self.heads.trunk(maps[0]))
         return heatmaps
 
 

@@ -6,7 +6,8 @@
     full      joints, mesh and translation
 
 `train_detector` lets 2d and full train the detector along, in one backward pass. That is our own
-departure from the paper, which starts from a pretrained detector and freezes it.
+departure from the paper, which starts from a pretrained detector and freezes it. `dense_along`
+keeps the dense targets beside it.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from torch import Tensor, nn
 
 from handos_model.config import DetectorConfig, HandOSConfig
 from handos_model.detectors.dfine import DFineDetector, initialise_detector
-from handos_model.detectors.protocol import DetectorOutput
+from handos_model.detectors.protocol import DetectorOutput, unflatten_maps
 from handos_model.errors import UserError
 from handos_model.hand_model import HandModel
 from handos_model.network import Features, HandOS
 from handos_training.assigner import assign
 from handos_training.config import LossWeights, TrainConfig
-from handos_training.dense_stage import DenseStage
+from handos_training.dense_stage import DenseHeads, DenseStage
 from handos_training.detector_stage import DetectorStage
 from handos_training.layout import fast_attention
 from handos_training.losses import MeshTopology, Term, hand_losses, mesh_topology
@@ -54,10 +55,16 @@ class HandTraining(nn.Module):
     """Stages `2d` and `full`: SimOTA chooses queries, the decoder is trained on them."""
 
     def __init__(
-        self, network: HandOS, hand_model: HandModel, train_detector: bool, max_queries: int
+        self,
+        network: HandOS,
+        hand_model: HandModel,
+        train_detector: bool,
+        max_queries: int,
+        dense: DenseHeads | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.dense = dense
         self.max_queries = max_queries
         self.train_detector = train_detector
         # In a tuple, because the network has registered the detector already.
@@ -78,6 +85,9 @@ class HandTraining(nn.Module):
         (detector_stage,) = self._detector_stage
         if self.train_detector and detector_stage is not None:
             detected, terms = detector_stage(images, targets, batch.all_hands_labelled)
+            if self.dense is not None:
+                maps = unflatten_maps(detected.memory, detected.spatial_shapes)
+                terms |= self.dense(detector_stage.detector.model, maps, targets, batch)
         else:
             detected = self._detect_frozen(images)
         positives = assign(
@@ -214,9 +224,15 @@ def weight_of_term(weights: LossWeights, name: str) -> float:
 
 def build_module(config: TrainConfig, network: HandOS, hand_model: HandModel) -> nn.Module:
     """The training step of `config.stage` over the network's parts."""
-    if config.stage == 'dense':
+    dense = None
+    if config.stage == 'dense' or config.dense_along:
         parts = torch.tensor(hand_model.skinning_weights).argmax(dim=1)
-        return DenseStage(trainable(network), parts)
+        dense = DenseHeads(trainable(network).dim, parts)
+    if config.stage == 'dense':
+        assert dense is not None
+        return DenseStage(trainable(network), dense)
     if config.stage == 'detector':
         return DetectorTraining(network)
-    return HandTraining(network, hand_model, config.train_detector, config.max_queries_per_hand)
+    return HandTraining(
+        network, hand_model, config.train_detector, config.max_queries_per_hand, dense
+    )
