@@ -115,7 +115,7 @@ def flatten_maps(maps: list[Tensor] | tuple[Tensor, ...]) -> tuple[Tensor, Spati
 
 def unflatten_maps(memory: Tensor, shapes: SpatialShapes) -> list[Tensor]:
     """The maps [B,d,h,w] that `flatten_maps` made one sequence [B,L,d] of."""
-    levels = memory.split([h * w for h, w in shapes], dim=1)
+    levels = torch.split(memory, [h * w for h, w in shapes], dim=1)
     return [
         level.transpose(1, 2).unflatten(2, shape)
         for level, shape in zip(levels, shapes, strict=True)

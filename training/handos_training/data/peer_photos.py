@@ -2,8 +2,9 @@
 
 Reads a folder of photographs with `mediapipe_peer.json` beside them (what MediaPipe Hands finds in
 each photo: 21 landmarks in MPII order and the side). SubhiH photos also carry VOC boxes, which
-label every hand; the recordings of `VALIDATION_PREFIXES` are never trained on. The labels are
-pseudo labels: 2D joints and side only, no visibility and nothing metric.
+label every hand; its recordings of `VALIDATION_PREFIXES` and the sets of `VALIDATION_SETS` are
+never trained on. `tools/label_video.py` makes such a folder from a video. The labels are pseudo
+labels: 2D joints and side only, no visibility and nothing metric.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from handos_model.hand_model import HandModel
 from handos_model.types import Camera
 from handos_training.data.sample import HandLabels, Sample, empty_labels
 
-SETS = ('SubhiH-HandsDataset', 'sign-digits')
+VALIDATION_SETS = ('hagrid-subset', 'hamer', 'mediapipe', 'mediapipe-samples', 'tfjs-hand')
 VALIDATION_PREFIXES = ('5_', '16_', '26_', '46_')  # also in benchmarks/real_photos.py
 LANDMARK_MARGIN = 0.08  # landmarks are bone ends; skin reaches about this part of the box further
 SIDE_SCORE = 0.9
@@ -31,7 +32,7 @@ MATCH_IOU = 0.4
 
 
 class PeerPhotos:
-    """The photographs of `SETS` under `root`: 'train', or 'test', the recordings kept apart.
+    """The photographs under `root`: 'train', or 'test', the SubhiH recordings kept apart.
 
     Each item is a Sample of the full image. A photo where nothing is labelled is left out.
     """
@@ -49,7 +50,7 @@ class PeerPhotos:
         self.names = [
             name
             for name in sorted(self.peer)
-            if name.startswith(SETS)
+            if name.split('/')[0] not in VALIDATION_SETS
             and _is_kept_apart(name) == (split == 'test')
             and (self.peer[name]['hands'] or (root / name).with_suffix('.xml').is_file())
         ]

@@ -13,6 +13,7 @@ from handos_model.hand_model import HandModel, decode_units
 from handos_model.pose_limits import WRIST
 from handos_training.synth.pose import CHAINS, rotations_from_angles
 from handos_training.synth.sampling import axis_angle_matrix
+from handos_training.synth.surface import blend_skin
 
 FOREARM_TWIST, FOREARM, UPPER_ARM = 16, 17, 18
 SKIN, NAIL, PALM = 0, 1, 2  # of `region`
@@ -110,11 +111,8 @@ class ArmModel:
         root, root_offset = rotations[:, :1], offsets[:, :1]
         offsets = ((offsets - root_offset)[:, :, None] @ root)[:, :, 0]
         rotations = root.transpose(2, 3) @ rotations
-        affine = torch.cat([rotations, offsets[..., None]], -1).flatten(2)
-        blended = (self.weights @ affine).view(N, V, 3, 4)
-        scale = pose.scale[:, None, None]
-        posed = (blended[..., :3] @ vertices[..., None])[..., 0] + blended[..., 3]
-        posed = posed * scale
+        bones = torch.cat([rotations, offsets[..., None]], -1)
+        posed = blend_skin(vertices, bones, self.weights) * pose.scale[:, None, None]
         hand = posed[:, self.template_indices]
 
         def carried(joint: int) -> Tensor:

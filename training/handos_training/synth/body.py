@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from handos_model.hand_model import decode_units
 from handos_training.synth.sampling import axis_angle_matrix, frame_matrix
+from handos_training.synth.surface import blend_skin
 
 SKIN, EYE, SUIT, SHOE, HAIR, LONG_HAIR, GLASSES = range(7)  # layers
 PELVIS, CHEST, NECK, HEAD = range(4)
@@ -116,9 +117,7 @@ class BodyModel:
 
     def skin(self, bodies: PosedBodies) -> Tensor:
         """Vertices [P,V,3] by linear blend skinning."""
-        P, V = bodies.rest_m.shape[:2]
-        blended = (self.weights @ bodies.bones.flatten(2)).view(P, V, 3, 4)
-        return (blended[..., :3] @ bodies.rest_m[..., None])[..., 0] + blended[..., 3]
+        return blend_skin(bodies.rest_m, bodies.bones, self.weights)
 
     def reach(self, bodies: PosedBodies, side: int, elbow_m: Tensor, wrist_m: Tensor) -> None:
         """Lay the sleeves of a side along an arm whose elbow and wrist [P,3] are given."""

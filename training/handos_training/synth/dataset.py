@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from handos_training.data.sample import Batch
 from handos_training.synth.config import SynthConfig
 from handos_training.synth.labels import Buffers, label_hands
 from handos_training.synth.render import RenderConfig, Renderer
-from handos_training.synth.scene import Scene, SceneBuilder
+from handos_training.synth.scene import SceneBuilder
 
 
 class SynthHands(IterableDataset[Batch]):
@@ -66,7 +65,7 @@ class SynthHands(IterableDataset[Batch]):
         rendered = renderer(
             scene.mesh, scene.camera_matrices_px, height, width, generator, scene.up
         )
-        buffers = _buffers(scene, rendered.fragments.face, rendered.fragments.depth_m)
+        buffers = Buffers(rendered.fragments, scene.mesh.face_part, scene.face_arm)
         labels, complete = label_hands(
             self.config, scene.hands, builder.arm.hand_faces, scene.camera_matrices_px, buffers
         )
@@ -84,12 +83,3 @@ def batch_seed(seed: int, index: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
     return (z ^ (z >> 31)) >> 1
-
-
-def _buffers(scene: Scene, face: Tensor, depth_m: Tensor) -> Buffers:
-    """What each pixel shows, from the face that the rasteriser found there (-1: none)."""
-    empty = face < 0
-    index = face.clamp(min=0)
-    part = torch.where(empty, 0, scene.mesh.face_part[index])
-    arm = torch.where(empty, -1, scene.face_arm[index])
-    return Buffers(part, arm, depth_m)

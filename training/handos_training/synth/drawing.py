@@ -13,7 +13,9 @@ from handos_training.synth.grasp import Grasps
 from handos_training.synth.labels import HandsInScene
 from handos_training.synth.mesh import HAND_PARTS, OTHER_PART, SceneMesh
 from handos_training.synth.objects import ObjectMaker
+from handos_training.synth.pixels import take
 from handos_training.synth.placement import Placement
+from handos_training.synth.raster import vertex_images
 from handos_training.synth.sampling import Sampler
 from handos_training.synth.skin import SkinPainter
 from handos_training.synth.sleeves import Tailor
@@ -114,17 +116,38 @@ def cull(
 
     A face may go where all its corners lie beyond one plane (Cohen and Sutherland's outcodes).
     """
-    image = torch.zeros(len(mesh.vertices_m), dtype=torch.int64, device=face_arm.device)
-    image[mesh.faces] = mesh.face_image[:, None].expand(-1, 3)
-    x, y, z = mesh.vertices_m.unbind(1)
-    focal, (cx, cy) = cameras[image, 0, 0], cameras[image, :2, 2].unbind(1)
-    outside = (z < 0.02) * BEHIND
-    for bit, position, centre, size in ((1, x, cx, config.width), (4, y, cy, config.height)):
+    image = vertex_images(mesh)
+    focal, *centres = take(cameras[:, [0, 0, 1], [0, 2, 2]], image)
+    x, y, z = mesh.vertices_m.T.contiguous()
+    outside = (z < 0.02).byte().mul_(BEHIND)
+    for bit, position, centre, size in (
+        (1, x, centres[0], config.width),
+        (4, y, centres[1], config.height),
+    ):
         low, high = -CULL_MARGIN * size, (1 + CULL_MARGIN) * size
-        outside += (focal * position + (centre - low) * z < 0) * bit
-        outside += (focal * position + (centre - high) * z > 0) * (2 * bit)
-    a, b, c = outside[mesh.faces].unbind(1)
+        projected = (focal * position).addcmul_(centre, z)
+        outside |= (projected < low * z).byte().mul_(bit)
+        outside |= (projected > high * z).byte().mul_(2 * bit)
+    a, b, c = outside.index_select(0, mesh.faces.flatten()).view(-1, 3).unbind(1)
     kept = ((a & b & c) == 0).nonzero().squeeze(1)
-    mesh.faces, mesh.face_image = mesh.faces[kept], mesh.face_image[kept]
-    mesh.face_part = mesh.face_part[kept]
-    return mesh, face_arm[kept]
+    return _compact(mesh, image, kept), face_arm.index_select(0, kept)
+
+
+def _compact(mesh: SceneMesh, image: Tensor, kept: Tensor) -> SceneMesh:
+    """The faces `kept` [F] with the vertices that they use, in `image` [N]."""
+    corners = mesh.faces.index_select(0, kept).flatten()
+    used = torch.zeros_like(image, dtype=torch.bool).index_fill_(0, corners, True)
+    vertex = used.nonzero().squeeze(1)
+    number = used.cumsum(0) - 1
+    return SceneMesh(
+        vertices_m=mesh.vertices_m.index_select(0, vertex),
+        normals=mesh.normals.index_select(0, vertex),
+        albedo=mesh.albedo.index_select(0, vertex),
+        texture_m=mesh.texture_m.index_select(0, vertex),
+        material=mesh.material.index_select(0, vertex),
+        gloss=mesh.gloss.index_select(0, vertex),
+        faces=number.index_select(0, corners).view(-1, 3),
+        face_image=mesh.face_image.index_select(0, kept),
+        face_part=mesh.face_part.index_select(0, kept),
+        vertex_image=image.index_select(0, vertex),
+    )

@@ -12,6 +12,7 @@ from handos_training.data.sample import HandLabels
 from handos_training.synth.config import SynthConfig
 from handos_training.synth.mesh import HAND_PARTS
 from handos_training.synth.placement import project
+from handos_training.synth.raster import Fragments
 
 # Bones (MANO order) whose skin lies over each of the 21 joints: the one that starts there and the
 # one that ends there. The wrist's is the palm; its arm counts too.
@@ -38,34 +39,41 @@ class HandsInScene:
 
 @dataclass
 class Buffers:
-    """What the renderer saw at each pixel: [B,H,W] part, own arm's slot (or -1), depth."""
+    """What the renderer saw at each pixel, and what its faces are."""
 
-    part: Tensor  # int64, see mesh.HAND_PARTS; 0 where there is no surface
-    arm: Tensor  # int64, slot of the hand whose bare arm or hand this is, else -1
-    depth_m: Tensor  # float, infinite where there is no surface
+    fragments: Fragments
+    face_part: Tensor  # [F] int64, see mesh.HAND_PARTS
+    face_arm: Tensor  # [F] int64, slot of the hand whose bare arm or hand this is, else -1
 
 
-def _neighbourhood(image: Tensor, pixels: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
-    """Values [N,P,9] of `buffer` [B,H,W] around `pixels` [N,P,2], and which are in the image."""
-    H, W = buffer.shape[1:]
+def _neighbourhood(
+    image: Tensor, pixels: Tensor, fragments: Fragments
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Face and depth [N,P,9] around `pixels` [N,P,2], and which are in the image."""
+    H, W = fragments.face.shape[1:]
     steps = torch.tensor([-1, 0, 1], device=pixels.device)
     dy, dx = (grid.flatten() for grid in torch.meshgrid(steps, steps, indexing='ij'))
     centre = pixels.clamp(-10, max(H, W) + 10).round().long()
     x, y = centre[..., :1] + dx, centre[..., 1:] + dy
     inside = (x >= 0) & (x < W) & (y >= 0) & (y < H)
     index = (image[:, None, None] * H + y.clamp(0, H - 1)) * W + x.clamp(0, W - 1)
-    return buffer.reshape(-1)[index], inside
+    return fragments.face.view(-1)[index], fragments.depth_m.view(-1)[index], inside
+
+
+def _of_faces(values: Tensor, face: Tensor, nothing: int) -> Tensor:
+    """Entries of `values` [F] at `face` (any shape); `nothing` where it is -1."""
+    return torch.cat([values, values.new_tensor([nothing])])[face]  # -1 is the last entry
 
 
 def joint_visibility(hands: HandsInScene, joints_px: Tensor, buffers: Buffers) -> Tensor:
     """[N,21]: some pixel around the joint shows the skin over this very joint."""
-    part, inside = _neighbourhood(hands.image, joints_px, buffers.part)
-    arm, _ = _neighbourhood(hands.image, joints_px, buffers.arm)
-    depth, _ = _neighbourhood(hands.image, joints_px, buffers.depth_m)
+    face, depth, inside = _neighbourhood(hands.image, joints_px, buffers.fragments)
+    part = _of_faces(buffers.face_part, face, 0)
+    arm = _of_faces(buffers.face_arm, face[:, 0], -1)
     first = (1 + HAND_PARTS * hands.slot)[:, None, None]
     bones = torch.tensor([(b + b)[:2] for b in JOINT_BONES], device=part.device)  # [21,2]
     own = (part == first + bones[:, :1]) | (part == first + bones[:, 1:])
-    own[:, 0] |= arm[:, 0] == hands.slot[:, None]  # a wrist may show as its forearm
+    own[:, 0] |= arm == hands.slot[:, None]  # a wrist may show as its forearm
     palm = (hands.joints_m[:, ROOT_JOINT] - hands.joints_m[:, 0]).norm(dim=-1)
     limit = torch.tensor(JOINT_DEPTH_M, device=part.device) * 2 * (palm / ADULT_PALM_M)[:, None]
     near = hands.joints_m[..., 2:] - depth < limit[..., None]
@@ -78,8 +86,8 @@ def vertex_visibility(
     hands: HandsInScene, vertices_px: Tensor, focal_px: Tensor, buffers: Buffers
 ) -> Tensor:
     """[N,778]: some pixel around the vertex shows this hand at the vertex's depth."""
-    part, inside = _neighbourhood(hands.image, vertices_px, buffers.part)
-    depth, _ = _neighbourhood(hands.image, vertices_px, buffers.depth_m)
+    face, depth, inside = _neighbourhood(hands.image, vertices_px, buffers.fragments)
+    part = _of_faces(buffers.face_part, face, 0)
     own = (part - 1).div(HAND_PARTS, rounding_mode='floor') == hands.slot[:, None, None]
     z = hands.vertices_m[..., 2]
     tolerance = 0.0015 + 1.5 * z / focal_px[:, None]  # a pixel and a half of a slanted surface
@@ -88,14 +96,20 @@ def vertex_visibility(
     return visible
 
 
-def _visible_boxes(hands: HandsInScene, part: Tensor) -> tuple[Tensor, Tensor]:
+def _visible_boxes(hands: HandsInScene, buffers: Buffers) -> tuple[Tensor, Tensor]:
     """Boxes [N,4] of each hand's pixels, edges included, and how many pixels they are."""
-    N, device = len(hands.slot), part.device
-    image, y, x = ((part > 0) & (part <= HAND_PARTS * 64)).nonzero().unbind(1)
-    slot = (part[image, y, x] - 1) // HAND_PARTS
-    row = torch.full((part.shape[0], 64), -1, dtype=torch.int64, device=device)
+    fragments, N, device = buffers.fragments, len(hands.slot), buffers.face_part.device
+    B, H, W = fragments.face.shape
+    face = fragments.face.view(-1).index_select(0, fragments.covered)
+    part = buffers.face_part.index_select(0, face)
+    shown = ((part > 0) & (part <= HAND_PARTS * 64)).nonzero().squeeze(1)
+    pixel = fragments.covered.index_select(0, shown).int()
+    slot = (part.index_select(0, shown) - 1) // HAND_PARTS
+    line = pixel // W
+    image, y, x = line // H, line % H, pixel % W
+    row = torch.full((B, 64), -1, dtype=torch.int64, device=device)
     row[hands.image, hands.slot] = torch.arange(N, device=device)
-    hand = row[image, slot]
+    hand = row.view(-1).index_select(0, image * 64 + slot)
     count = torch.bincount(hand, minlength=N)
     low = torch.full((N, 2), 1e9, device=device)
     high = torch.full((N, 2), -1e9, device=device)
@@ -131,7 +145,7 @@ def label_hands(
     cameras = camera_matrices_px[hands.image]
     joints_px = project(hands.joints_m, cameras)
     vertices_px = project(hands.vertices_m, cameras)
-    boxes, pixels = _visible_boxes(hands, buffers.part)
+    boxes, pixels = _visible_boxes(hands, buffers)
     amodal = torch.cat([vertices_px.amin(1), vertices_px.amax(1)], 1)
     whole = _silhouette_px(vertices_px, hand_faces, hands.is_left)
     joint_visible = joint_visibility(hands, joints_px, buffers)

@@ -53,10 +53,9 @@ class Pattern:
 
     @classmethod
     def sample(cls, sampler: Sampler, B: int, plain: float, shortest_m: float) -> Pattern:
-        axes = torch.eye(3, device=sampler.device)[
-            torch.stack([torch.randperm(3, generator=sampler.generator, device=sampler.device)[:2]
-                         for _ in range(B)])
-        ]  # fmt: skip
+        first = sampler.integers(3, B)
+        other = (first + 1 + sampler.integers(2, B)) % 3
+        axes = torch.eye(3, device=sampler.device)[torch.stack([first, other], 1)]
         axes = axes + sampler.normal(0.08, B, 2, 3)
         period = sampler.log_uniform(shortest_m, 0.08, B, 2, 1)
         kinds = torch.tensor(

@@ -44,6 +44,7 @@ class SceneMesh:
     faces: Tensor  # [F,3] int64 into the vertices
     face_image: Tensor  # [F] int64, the image that the face belongs to
     face_part: Tensor  # [F] int64, see HAND_PARTS and OTHER_PART
+    vertex_image: Tensor | None = None  # [N] int64, where known; see raster.vertex_images
 
 
 def concatenate(meshes: Sequence[SceneMesh]) -> SceneMesh:
@@ -51,6 +52,9 @@ def concatenate(meshes: Sequence[SceneMesh]) -> SceneMesh:
     offsets = [0]
     for mesh in meshes:
         offsets.append(offsets[-1] + len(mesh.vertices_m))
-    values = {f.name: torch.cat([getattr(m, f.name) for m in meshes]) for f in fields(SceneMesh)}
+    columns = {f.name: [getattr(m, f.name) for m in meshes] for f in fields(SceneMesh)}
+    if any(image is None for image in columns['vertex_image']):
+        del columns['vertex_image']
+    values = {name: torch.cat(parts) for name, parts in columns.items()}
     values['faces'] = torch.cat([m.faces + o for m, o in zip(meshes, offsets, strict=False)])
     return SceneMesh(**values)

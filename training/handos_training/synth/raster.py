@@ -121,6 +121,8 @@ def rasterize_depth(
 
 def vertex_images(mesh: SceneMesh) -> Tensor:
     """[N] int64, the image that each vertex belongs to (0 for a vertex of no face)."""
+    if mesh.vertex_image is not None:
+        return mesh.vertex_image
     image = mesh.faces.new_zeros(len(mesh.vertices_m))
     image[mesh.faces] = mesh.face_image[:, None].expand(-1, 3)
     return image

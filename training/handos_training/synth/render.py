@@ -97,16 +97,19 @@ def antialias(rgb: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
     The binary `alpha` is blurred over its stair-steps and steepened again, which moves an edge by
     a fraction of a pixel. `rgb` is black where `alpha` is zero, and is overwritten.
     """
-    _, _, H, W = rgb.shape
-    half = torch.full((len(rgb),), 0.25, device=rgb.device)
+    B, _, H, W = rgb.shape
+    half = torch.full((B,), 0.25, device=rgb.device)
     soft = smooth_(smooth_(alpha.clone(), half), half).sub_(0.5).mul_(1.7).add_(0.5).clamp_(0, 1)
     # A pixel whose centre is bare takes the colour of its covered neighbours.
-    image, _, y, x = ((soft > 0) & (alpha == 0)).nonzero().unbind(1)
-    total, weight = rgb.new_zeros(len(image), 3), rgb.new_zeros(len(image), 1)
+    flat, cover = rgb.transpose(0, 1).flatten(1), alpha.flatten()  # [3,BHW], [BHW]
+    bare = ((soft > 0) & (alpha == 0)).view(-1).nonzero().squeeze(1)
+    line = bare.int() // W  # of all images; divides twice as fast
+    x, y, first = bare.int() - line * W, line % H, line // H * H
+    total, weight = rgb.new_zeros(3, len(bare)), rgb.new_zeros(len(bare))
     for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)):
-        row, column = (y + dy).clamp(0, H - 1), (x + dx).clamp(0, W - 1)
-        total += rgb[image, :, row, column]
-        weight += alpha[image, :, row, column]
-    rgb[image, :, y, x] = total / weight.clamp(min=1)
-    soft[image, :, y, x] *= weight > 0
-    return rgb.mul_(soft), soft
+        index = (first + (y + dy).clamp_(0, H - 1)).mul_(W).add_((x + dx).clamp_(0, W - 1))
+        total += flat.index_select(1, index)
+        weight += cover.index_select(0, index)
+    flat.scatter_(1, bare.expand(3, -1), total.div_(weight.clamp(min=1)))
+    soft.view(-1)[bare[weight == 0]] = 0
+    return flat.view(3, B, H, W).transpose(0, 1).mul_(soft), soft

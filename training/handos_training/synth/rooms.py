@@ -28,7 +28,7 @@ SOLIDS = BOXES + CYLINDERS
 SHELF = 4  # index in the furniture
 SIDES = 12  # of a cylinder
 OCCLUSION_RADII_M = (0.06, 0.3)
-SHADOW_RESOLUTION = 160
+SHADOW_RESOLUTION = 160  # at most; a small picture needs no more than its own
 
 
 @dataclass
@@ -69,14 +69,15 @@ def room_background(
     # Light comes in through the walls, as if every wall had a window.
     casts = (mesh.face_part - OTHER_PART) % SOLIDS >= WALLS
     solids = replace(mesh, faces=mesh.faces[casts], face_image=mesh.face_image[casts])
-    shadows = ShadowMap.draw(solids, lights, fragments.depth_m, cameras_px, SHADOW_RESOLUTION)
+    resolution = min(SHADOW_RESOLUTION, max(height, width))
+    shadows = ShadowMap.draw(solids, lights, fragments.depth_m, cameras_px, resolution)
     sky = ambient_occlusion(fragments.depth_m, cameras_px[:, 0, 0], OCCLUSION_RADII_M)
     light = region.ambient * half_resolution(sky, index, height, width)
     facing = dot(region.pixels.normal, take(lights.key_direction, region.image)).clamp_(min=0)
     facing *= shadows.lit(region.points_m, region.image)
     light.addcmul_(take(lights.key_color, region.image), facing)
     picture = torch.zeros(3, B * height * width, device=index.device)
-    picture[:, index] = albedo * light
+    picture.scatter_(1, index.expand(3, -1), albedo * light)
     return picture.view(3, B, height, width).transpose(0, 1)
 
 
@@ -222,7 +223,8 @@ def _mesh(solids: _Solids, camera_from_room: Tensor) -> SceneMesh:
     device = solids.yaw.device
     box, cylinder = _box(device), _cylinder(device)
     B = len(solids.yaw)
-    positions, normals, rests, faces, owners, colors, offset = [], [], [], [], [], [], 0
+    positions, normals, rests, faces, owners, colors = [], [], [], [], [], []
+    images, offset = [], 0
     for (corners, directions, triangles), part in (
         (box, slice(0, BOXES)),
         (cylinder, slice(BOXES, SOLIDS)),
@@ -243,6 +245,7 @@ def _mesh(solids: _Solids, camera_from_room: Tensor) -> SceneMesh:
         faces.append((triangles + index[:, None, None] * V).view(-1, 3) + offset)
         solid = index // N * SOLIDS + index % N + part.start
         owners.append(solid.repeat_interleave(len(triangles)))
+        images.append(index.div(N, rounding_mode='floor').repeat_interleave(V))
         offset += B * N * V
     owner, rest = torch.cat(owners), torch.cat(rests)
     return SceneMesh(
@@ -255,6 +258,7 @@ def _mesh(solids: _Solids, camera_from_room: Tensor) -> SceneMesh:
         faces=torch.cat(faces),
         face_image=owner // SOLIDS,
         face_part=owner + OTHER_PART,
+        vertex_image=torch.cat(images),
     )
 
 

@@ -42,11 +42,14 @@ def shade(
             own = (kinds == material).nonzero().squeeze(1)
             if len(own):
                 index = covered.index_select(0, own)
-                region = gather(mesh, table, fragments, cameras_px, looks.shift_m, own, material)
+                region = gather(
+                    mesh, table, fragments, cameras_px, looks.shift_m, own, material, seam
+                )
                 matter = surface(material, region.pixels, looks)
                 lit = shadows.lit(region.points_m, region.image)
                 open_sky = half_resolution(sky, index, H, W)
-                rgb[:, index] = _reflect(matter, region, lights, lit, open_sky)
+                colour = _reflect(matter, region, lights, lit, open_sky)
+                rgb.scatter_(1, index.expand(3, -1), colour)
     return rgb.view(3, B, H, W).transpose(0, 1)
 
 
@@ -77,22 +80,24 @@ def gather(
     shift_m: Tensor,
     chosen: Tensor,
     material: Material,
+    seam: Tensor | None = None,
 ) -> Region:
     """Interpolate the vertices at those of the covered pixels that `chosen` [P] names.
 
     `shift_m` [B,3] moves each image to a place of its own in the solid noise. Where a triangle's
-    corners differ in material, the colour is that of its corners of `material` alone: a sharp
-    seam.
+    corners differ in material, as `seam` [F] says, the colour is that of its corners of
+    `material` alone: a sharp edge.
     """
     _, H, W = fragments.face.shape
     index = fragments.covered.index_select(0, chosen)
-    corners = mesh.faces.index_select(0, fragments.face.view(-1).index_select(0, index))
+    face = fragments.face.view(-1).index_select(0, index)
+    corners = mesh.faces.index_select(0, face)
     weights = fragments.weights.index_select(0, chosen)
     values = F.embedding_bag(corners, table, mode='sum', per_sample_weights=weights).T.contiguous()
-    foreign = mesh.material[corners] != material
-    mixed = foreign.any(1).nonzero().squeeze(1)
-    if len(mixed):
-        own = weights[mixed].masked_fill(foreign[mixed], 0)
+    if seam is not None and seam.any():
+        mixed = seam.index_select(0, face).nonzero().squeeze(1)
+        foreign = mesh.material[corners[mixed]] != material
+        own = weights[mixed].masked_fill(foreign, 0)
         own /= own.sum(1, keepdim=True).clamp(min=1e-6)
         values[6:9, mixed] = F.embedding_bag(
             corners[mixed], mesh.albedo, mode='sum', per_sample_weights=own
@@ -130,7 +135,8 @@ def half_resolution(image: Tensor, index: Tensor, height: int, width: int) -> Te
 
 def _face_materials(mesh: SceneMesh) -> tuple[Tensor, Tensor]:
     """Each face's first corner's material [F], and whether its corners differ [F]."""
-    first, second, third = mesh.material[mesh.faces.T]
+    corners = mesh.faces.T.flatten()
+    first, second, third = mesh.material.index_select(0, corners).view(3, -1)
     return first, (first != second) | (first != third)
 
 
