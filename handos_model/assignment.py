@@ -23,6 +23,9 @@ def assign(cost: FloatArray) -> tuple[list[int], list[int]]:
         pairs = sorted(zip(rows, columns, strict=True))
         return [r for r, _ in pairs], [c for _, c in pairs]
     R, C = cost.shape
+    nearest = cost.argmin(1).tolist()
+    if len(set(nearest)) == R:  # nobody competes: no matching is cheaper than every row's best
+        return list(range(R)), nearest
     row_price, column_price = np.zeros(R), np.zeros(C)
     row_of = np.full(C, -1)  # the row that each column is matched with
     for start in range(R):

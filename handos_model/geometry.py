@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from handos_model.projection import Float64Array, distort, project, to_pixels, unproject
+from handos_model.projection import Float64Array, distort, is_pinhole, project, unproject
 from handos_model.types import ROOT_JOINT, Camera, FloatArray
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
 
 _NEAREST_M = 0.05  # no point of a solved hand is nearer to the camera than this
 _FARTHEST_M = 20.0
+_NO_LENGTH_M = 1e-9
 _HALF_THICKNESS_NOISE_M = 1e-3
 
 
@@ -66,34 +67,34 @@ def solve_translation(
     camera) get a weak-perspective guess, a wide covariance and `solved` False.
     """
     rays = unproject(joints_px, camera)  # [N,J,2]
-    usable = np.isfinite(rays).all(-1) & np.isfinite(joints_m).all(-1) & np.isfinite(confidence)
-    weights = _zero_unless(usable, np.clip(confidence, 0.0, 1.0))  # [N,J]
-    rays, joints, pixels = (
-        _zero_unless(usable[..., None], values) for values in (rays, joints_m, joints_px)
-    )
+    joints, pixels = (np.asarray(values, dtype=np.float64) for values in (joints_m, joints_px))
+    weights = np.minimum(np.maximum(confidence, 0.0, dtype=np.float64), 1.0)  # [N,J]
+    if not np.isfinite(rays.sum() + joints.sum() + confidence.sum()):  # rare
+        usable = np.isfinite(rays).all(-1) & np.isfinite(joints).all(-1) & np.isfinite(confidence)
+        weights = np.where(usable, weights, 0.0)
+        rays, joints, pixels = (
+            np.where(usable[..., None], values, 0.0) for values in (rays, joints, pixels)
+        )
 
-    guess = _weak_perspective(joints, rays, weights)
+    total = weights.sum(1)
     linear = _linear_translation(joints, rays, weights)
-    t = np.where(_in_front(linear, joints)[:, None], linear, guess)
+    in_front = _in_front(linear, joints)
+    solved = in_front & ((weights > 0.01).sum(1) >= 3) & (total > 0.1)
+    guess = linear if solved.all() else _weak_perspective(joints, rays, weights)
+    t = np.where(in_front[:, None], linear, guess)
     for _ in range(steps):
         hessian, gradient, _ = _normal_equations(joints, pixels, weights, t, camera)
-        better = t - np.linalg.solve(hessian + 1e-9 * np.eye(3), gradient[..., None])[..., 0]
+        better = t - np.linalg.solve(hessian, gradient[..., None])[..., 0]
         t = np.where(_in_front(better, joints)[:, None], better, t)
 
     hessian, _, squares = _normal_equations(joints, pixels, weights, t, camera)
-    total = weights.sum(1)
-    freedom = np.maximum(2 * total - 3, 1.0)
-    variance = np.maximum(sigma_px**2, squares / freedom)
-    covariance = np.linalg.inv(hessian + 1e-9 * np.eye(3)) * variance[:, None, None]
-    solved = ((weights > 0.01).sum(1) >= 3) & (total > 0.1) & _in_front(linear, joints)
-    t = np.where(solved[:, None], t, guess)
-    wide = np.eye(3) * np.maximum(t[:, 2], 1.0)[:, None, None] ** 2
-    covariance = np.where(solved[:, None, None], covariance, wide)
+    variance = np.maximum(sigma_px**2, squares / np.maximum(2 * total - 3, 1.0))
+    covariance = np.linalg.inv(hessian) * variance[:, None, None]
+    if not solved.all():
+        t = np.where(solved[:, None], t, guess)
+        wide = np.eye(3) * np.maximum(t[:, 2], 1.0)[:, None, None] ** 2
+        covariance = np.where(solved[:, None, None], covariance, wide)
     return Translation(t, covariance, np.sqrt(squares / np.maximum(2 * total, 1e-9)), solved)
-
-
-def _zero_unless(usable: npt.NDArray[np.bool_], values: FloatArray) -> Float64Array:
-    return np.where(usable, values, 0.0).astype(np.float64)
 
 
 def _linear_translation(
@@ -140,23 +141,32 @@ def _normal_equations(
     t: Float64Array,
     camera: Camera,
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Hessian [N,3,3], gradient [N,3] and weighted squares [N] of the reprojection error."""
+    """Hessian [N,3,3], gradient [N,3] and weighted squares [N] of the reprojection error.
+
+    The Hessian is kept invertible where there is no evidence. A pixel is K l(n), with the lens l
+    and the normalised point n, whose derivative by t is (I | -n) / Z.
+    """
+    N, J = weights.shape
     points = joints_m + t[:, None]
-    inverse_depth = 1.0 / np.maximum(points[..., 2], 1e-3)
-    normalised = points[..., :2] * inverse_depth[..., None]
-    bent, lens = distort(normalised, camera)
-    residual = to_pixels(bent, camera) - pixels  # [N,J,2]
-    d_point = np.zeros((*normalised.shape, 3))  # d normalised / d t
-    d_point[..., 0, 0] = d_point[..., 1, 1] = inverse_depth
-    d_point[..., 2] = -normalised * inverse_depth[..., None]
-    jacobian = (camera.matrix_px[:2, :2] @ lens) @ d_point  # [N,J,2,3]
-    N = len(t)
-    rows = jacobian.reshape(N, 2 * weights.shape[1], 3)
-    weighted = rows * np.repeat(weights, 2, axis=1)[..., None]
-    errors = residual.reshape(N, 2 * weights.shape[1], 1)
-    gradient = (weighted.transpose(0, 2, 1) @ errors)[..., 0]
-    squares = (weights[..., None] * residual**2).sum((1, 2))
-    return weighted.transpose(0, 2, 1) @ rows, gradient, squares
+    inverse_depth = 1.0 / np.maximum(points[..., 2:], 1e-3)
+    normalised = points[..., :2] * inverse_depth
+    matrix = camera.matrix_px[:2, :2]
+    # The Jacobian of all joints, and in its last column the errors: one product gives the rest.
+    rows = np.empty((N, J, 2, 4))
+    if is_pinhole(camera):
+        bent = normalised @ matrix.T
+        along = bent
+        rows[..., :2] = inverse_depth[..., None] * matrix
+    else:
+        lens_bent, lens = distort(normalised, camera)
+        bent, slope = lens_bent @ matrix.T, matrix @ lens
+        along = (slope @ normalised[..., None])[..., 0]
+        rows[..., :2] = inverse_depth[..., None] * slope
+    np.multiply(along, -inverse_depth, out=rows[..., 2])
+    np.subtract(bent + camera.matrix_px[:2, 2], pixels, out=rows[..., 3])
+    weighted = (rows * weights[..., None, None]).reshape(N, 2 * J, 4)
+    products = weighted.transpose(0, 2, 1) @ rows.reshape(N, 2 * J, 4)
+    return products[:, :3, :3] + 1e-9 * np.eye(3), products[:, :3, 3], products[:, 3, 3]
 
 
 def depth_scale(
@@ -221,13 +231,17 @@ def volume_and_area(
     vertices_m: FloatArray, faces: npt.NDArray[np.int64], boundary: npt.NDArray[np.int64]
 ) -> tuple[Float64Array, Float64Array]:
     """Signed volume [N] in m^3, as `signed_volume`, and area [N] in m^2, of meshes [N,V,3]."""
-    vertices = np.asarray(vertices_m, dtype=np.float64)
+    # Coordinates first: every operation then runs over contiguous memory.
+    xyz = np.asarray(vertices_m, dtype=np.float64).transpose(2, 0, 1)  # [3,N,V]
     if len(boundary):
-        vertices = vertices - vertices[:, boundary].mean(1, keepdims=True)
-    a, b, c = (vertices[:, faces[:, corner]] for corner in range(3))
-    normals = _cross(b - a, c - a)  # [N,F,3], twice the area long
-    area = np.sqrt(np.einsum('nfi,nfi->nf', normals, normals)).sum(1) / 2
-    return np.einsum('nfi,nfi->n', a, normals) / 6.0, np.asarray(area)
+        xyz = xyz - xyz.take(boundary, axis=2).mean(2, keepdims=True)
+    a, b, c = (xyz.take(faces[:, corner], axis=2) for corner in range(3))
+    b -= a
+    c -= a
+    nx, ny, nz = b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]
+    area = np.sqrt(nx * nx + ny * ny + nz * nz).sum(1) / 2  # normals are twice the area long
+    volume = (a[0] * nx + a[1] * ny + a[2] * nz).sum(1) / 6
+    return np.asarray(volume), np.asarray(area)
 
 
 def _cross(a: Float64Array, b: Float64Array) -> Float64Array:
@@ -252,7 +266,7 @@ def right_probability(
     is 0.9997 for a proper hand and tends to 0.5 as the mesh collapses.
     """
     volume, area = volume_and_area(vertices_m, faces, boundary)
-    half_thickness = np.divide(volume, area, out=np.zeros_like(volume), where=area > 1e-9)
+    half_thickness = np.where(area > 1e-9, volume / np.maximum(area, 1e-9), 0.0)
     return np.asarray(1.0 / (1.0 + np.exp(-half_thickness / _HALF_THICKNESS_NOISE_M)))
 
 
@@ -276,20 +290,26 @@ def wrist_rotation(joints_m: FloatArray, is_right: npt.NDArray[np.bool_]) -> Flo
     right-handed frame (towards the thumb of a right hand, away from the thumb of a left one).
     """
     joints = np.asarray(joints_m, dtype=np.float64)
-    forward = _unit(joints[:, ROOT_JOINT] - joints[:, 0], np.array([1.0, 0.0, 0.0]))
-    towards_index = joints[:, 5] - joints[:, 17]
-    sideways = np.where(np.asarray(is_right)[:, None], towards_index, -towards_index)
-    sideways = sideways - (sideways * forward).sum(-1, keepdims=True) * forward
-    # Joints in one point or line leave the turn about x open: any axis across it will do.
-    spare = np.eye(3)[np.abs(forward).argmin(-1)]
-    spare = spare - (spare * forward).sum(-1, keepdims=True) * forward
-    y = _unit(sideways, spare / np.linalg.norm(spare, axis=-1, keepdims=True))
-    return np.stack([forward, y, _cross(forward, y)], axis=-1)
+    axes = np.empty((len(joints), 3, 3))
+    forward, length = _unit(joints[:, ROOT_JOINT] - joints[:, 0])
+    if (length < _NO_LENGTH_M).any():
+        forward = np.where(length < _NO_LENGTH_M, np.array([1.0, 0.0, 0.0]), forward)
+    across = joints[:, 5] - joints[:, 17]
+    y, length = _unit(across - (across * forward).sum(-1, keepdims=True) * forward)
+    y = np.where(np.asarray(is_right)[:, None], y, -y)
+    if (length < _NO_LENGTH_M).any():
+        # Joints in one point or line leave the turn about x open: any axis across it will do.
+        spare = np.eye(3)[np.abs(forward).argmin(-1)]
+        spare, _ = _unit(spare - (spare * forward).sum(-1, keepdims=True) * forward)
+        y = np.where(length < _NO_LENGTH_M, spare, y)
+    axes[..., 0], axes[..., 1], axes[..., 2] = forward, y, _cross(forward, y)
+    return axes
 
 
-def _unit(vectors: Float64Array, otherwise: Float64Array) -> Float64Array:
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.where(length > 1e-9, vectors / np.maximum(length, 1e-9), otherwise)
+def _unit(vectors: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Vectors [N,3] of length 1, and how long they were [N,1]."""
+    length = np.sqrt((vectors * vectors).sum(-1, keepdims=True))
+    return vectors / np.maximum(length, _NO_LENGTH_M), length
 
 
 @dataclass(frozen=True, eq=False)

@@ -290,8 +290,8 @@ class HandPipeline:
         """Un-map the candidates, drop duplicates, solve for the camera, tell the sides."""
         config = self.config
         joints_px = self._letterbox.to_image(decoded.joints_2d)
-        sane = np.isfinite(joints_px).all((1, 2)) & np.isfinite(decoded.vertices_m).all((1, 2))
-        keep = np.flatnonzero(sane)
+        # A sum is finite only if all its terms are.
+        keep = np.flatnonzero(np.isfinite(joints_px.sum((1, 2)) + decoded.vertices_m.sum((1, 2))))
         if config.duplicate_similarity is not None:
             keep = keep[distinct_hands(joints_px[keep], config.duplicate_similarity)]
         keep = keep[: config.max_hands]
@@ -302,7 +302,7 @@ class HandPipeline:
             joints_m, vertices_m = joints_m * factor, vertices_m * factor
 
         placed = solve_translation(
-            joints_m, joints_px, np.clip(confidence, 0.05, 1.0), camera, config.sigma_px
+            joints_m, joints_px, np.maximum(confidence, 0.05), camera, config.sigma_px
         )
         right = right_probability(vertices_m, self.faces, self._boundary)
         is_right = right >= 0.5

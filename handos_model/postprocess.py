@@ -30,6 +30,8 @@ def distinct_hands(joints_px: FloatArray, threshold: float) -> npt.NDArray[np.in
 
     Two hands that overlap, or even clasp, differ joint by joint, which boxes cannot see.
     """
+    if len(joints_px) < 2:
+        return np.arange(len(joints_px))
     similarity = joint_similarity(joints_px)
     kept: list[int] = []
     for row in range(len(joints_px)):

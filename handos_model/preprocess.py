@@ -57,6 +57,17 @@ class Letterbox:
         (height, width), (h, w) = self.image_hw, self.content_hw
         return np.array([w / width, h / height])
 
+    @cached_property
+    def _halves(self) -> list[ImageArray]:
+        """Room for the image at a half, a quarter, ... of its size."""
+        (height, width), scale = self.image_hw, min(self.scale_xy)
+        halves = []
+        # Linear interpolation reads 2x2 pixels: below one half it would skip some, and alias.
+        while scale < 0.5 and height % 2 == width % 2 == 0:
+            height, width, scale = height // 2, width // 2, scale * 2
+            halves.append(np.empty((height, width, 3), np.uint8))
+        return halves
+
     def buffer(self) -> ImageArray:
         """A network input [1,H,W,3] whose padding is filled already."""
         return np.full((1, *self.network_hw, 3), PADDING_VALUE, dtype=np.uint8)
@@ -66,7 +77,9 @@ class Letterbox:
     ) -> None:
         """Resize image [h,w,3] into the content of `buffer`, which stays RGB; nothing is copied.
 
-        Raises ValueError where the image is not uint8 [h,w,3] of this letterbox's size.
+        A large image is halved first, by the mean of 2x2 pixels, until linear interpolation reads
+        all of it. Not for two threads at once. Raises ValueError where the image is not uint8
+        [h,w,3] of this letterbox's size.
         """
         if image.shape != (*self.image_hw, 3) or image.dtype != np.uint8:
             raise ValueError(
@@ -74,22 +87,26 @@ class Letterbox:
             )
         h, w = self.content_hw
         content = buffer[0, self.top : self.top + h, self.left : self.left + w]
-        # Linear interpolation reads 2x2 pixels: below one half it would skip some, and alias.
-        shrinks = min(self.scale_xy) < 0.5
+        for half in self._halves:
+            cv2.resize(image, half.shape[1::-1], dst=half, interpolation=cv2.INTER_AREA)
+            image = half
+        odd = w < image.shape[1] / 2 or h < image.shape[0] / 2  # could not be halved
         cv2.resize(
-            image,
-            (w, h),
-            dst=content,
-            interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+            image, (w, h), dst=content, interpolation=cv2.INTER_AREA if odd else cv2.INTER_LINEAR
         )
         if channel_order == 'bgr':
             cv2.cvtColor(content, cv2.COLOR_BGR2RGB, dst=content)
 
+    @cached_property
+    def _from_network(self) -> tuple[FloatArray, FloatArray]:
+        """Scale and offset [2] from normalised points to pixels of the image."""
+        corner = np.array([self.left, self.top])
+        return np.array(self.network_hw[::-1]) / self.scale_xy, -corner / self.scale_xy - 0.5
+
     def to_image(self, points_normalised: FloatArray) -> FloatArray:
         """Pixels of the image [...,2] of points normalised to the network's input."""
-        size = np.array(self.network_hw[::-1])
-        offset = np.array([self.left, self.top])
-        return np.asarray((points_normalised * size - offset) / self.scale_xy - 0.5)
+        scale, offset = self._from_network
+        return np.asarray(points_normalised * scale + offset)
 
     def to_network(self, points_px: FloatArray) -> FloatArray:
         """Points normalised to the network's input [...,2] of pixels of the image."""
@@ -100,10 +117,10 @@ class Letterbox:
     def boxes_to_image(self, boxes_cxcywh: FloatArray) -> FloatArray:
         """boxes_xyxy_px [...,4] of the image, from normalised boxes, cut at its border."""
         centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
-        corners = np.stack([centre - half, centre + half], axis=-2)
+        low, high = self.to_image(centre - half), self.to_image(centre + half)
         limits = np.array(self.image_hw[::-1]) - 0.5
-        pixels = np.clip(self.to_image(corners), -0.5, limits)
-        return np.asarray(pixels.reshape(boxes_cxcywh.shape))
+        pixels = np.concatenate([low, high], axis=-1)
+        return np.asarray(np.minimum(np.maximum(pixels, -0.5), np.tile(limits, 2)))
 
     def boxes_to_network(self, boxes_xyxy_px: FloatArray) -> FloatArray:
         """Normalised boxes_cxcywh [...,4] of boxes in pixels of the image."""

@@ -26,12 +26,17 @@ def distort(points: FloatArray, camera: Camera) -> tuple[Float64Array, Float64Ar
     Raises ValueError where the camera has more coefficients than its model.
     """
     straight: Float64Array = np.asarray(points, dtype=np.float64)
+    if is_pinhole(camera):
+        return straight, np.broadcast_to(np.eye(2), (*straight.shape[:-1], 2, 2))
     coefficients = _coefficients(camera)
     if camera.distortion_model == 'equidistant':
         return _distort_equidistant(straight, coefficients)
-    if not coefficients.any():
-        return straight, np.broadcast_to(np.eye(2), (*straight.shape[:-1], 2, 2))
     return _distort_brown(straight, coefficients)
+
+
+def is_pinhole(camera: Camera) -> bool:
+    """Whether the lens bends nothing; an equidistant one always does."""
+    return camera.distortion_model != 'equidistant' and not camera.distortion.any()
 
 
 def undistort(points: FloatArray, camera: Camera) -> Float64Array:
@@ -40,11 +45,11 @@ def undistort(points: FloatArray, camera: Camera) -> Float64Array:
     Strong lenses have no inverse far outside their image; such joints carry no information.
     """
     target: Float64Array = np.asarray(points, dtype=np.float64)
+    if is_pinhole(camera):
+        return np.array(target)
     coefficients = _coefficients(camera)
     if camera.distortion_model == 'equidistant':
         return _undistort_equidistant(target, coefficients)
-    if not coefficients.any():
-        return np.array(target)
     with np.errstate(all='ignore'):
         solution = np.array(target)
         for _ in range(_NEWTON_STEPS):

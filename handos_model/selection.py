@@ -23,14 +23,14 @@ def select_instances(
     """
     order = np.flatnonzero(scores >= score_threshold)
     order = order[np.argsort(-scores[order], kind='stable')]
-    overlaps = pairwise_iou(boxes_cxcywh[order], boxes_cxcywh[order])
     kept: list[int] = []
-    for i in range(len(order)):
-        if max_hands is not None and len(kept) == max_hands:
-            break
-        if not (overlaps[i, kept] > nms_threshold).any():
-            kept.append(i)
-    return order[kept].astype(np.int64)
+    while len(order) and (max_hands is None or len(kept) < max_hands):
+        best, order = order[:1], order[1:]
+        kept.append(int(best[0]))
+        if len(order) and len(kept) != max_hands:
+            overlaps = pairwise_iou(boxes_cxcywh[best], boxes_cxcywh[order])[0]
+            order = order[~(overlaps > nms_threshold)]
+    return np.array(kept, dtype=np.int64)
 
 
 def pairwise_iou(a_cxcywh: FloatArray, b_cxcywh: FloatArray) -> FloatArray:

@@ -7,7 +7,9 @@ the image. Monocular depth is weak, so across the viewing ray counts in full and
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +109,7 @@ class Tracker:
         """Indices of matched tracks and hands."""
         if not hands or not self._tracks:
             return [], []
-        cost = np.array([[track.cost(hand) for hand in hands] for track in self._tracks])
+        cost = _costs(self._tracks, hands, self.config)
         # A forbidden pair costs more than any number of allowed ones, so it is only ever taken
         # where nothing else is left, and dropped then.
         rows, columns = assign(np.where(cost <= self.config.gate, cost, FORBIDDEN))
@@ -142,24 +144,11 @@ class _Track:
         self.age += 1
         self.unseen_s += elapsed_s
         if self.unseen_s > elapsed_s:  # was not seen in the frame before either
-            damping = np.exp(-elapsed_s / self.config.coast_damping_s)
+            damping = math.exp(-elapsed_s / self.config.coast_damping_s)
             self.motion_m *= damping
             self.motion_px *= damping
         self.expected_m = self.expected_m + self.motion_m * elapsed_s
         self.expected_px = self.expected_px + self.motion_px * elapsed_s
-
-    def cost(self, hand: Hand) -> float:
-        """How unlike the expected hand this one is; 0 is the same."""
-        config = self.config
-        extent_px = max(_extent_px(self.hand), _extent_px(hand), 1.0)
-        distance = np.linalg.norm(self.expected_px - hand.joints_px, axis=1).mean() / extent_px
-        offset = hand.translation_m - self.expected_m
-        ray = self.expected_m / max(float(np.linalg.norm(self.expected_m)), 1e-6)
-        along = float(offset @ ray)
-        across = float(np.linalg.norm(offset - along * ray))
-        position = np.hypot(across / config.position_scale_m, along / config.depth_scale_m)
-        disagreement = abs(np.tanh(self.side_logit / 2) - np.tanh(_side_logit(hand) / 2)) / 2
-        return float((distance + position) / 2 + config.side_cost * disagreement)
 
     def correct(self, hand: Hand, elapsed_s: float) -> None:
         """Take a hand of this frame as the measurement."""
@@ -177,7 +166,7 @@ class _Track:
         self.unseen_s = 0.0
         self.hand = hand
         evidence = self.config.side_memory * self.side_logit + _side_logit(hand)
-        self.side_logit = float(np.clip(evidence, -LARGEST_LOGIT, LARGEST_LOGIT))
+        self.side_logit = min(max(evidence, -LARGEST_LOGIT), LARGEST_LOGIT)
         towards_other = self.side_logit if not self.is_left else -self.side_logit
         if towards_other > self.config.side_switch_logit:
             self.is_left = not self.is_left
@@ -186,20 +175,19 @@ class _Track:
         """The smoothed hand, or where an unseen one is expected."""
         if self.unseen_s > 0:
             return self._moved(TrackState.COASTING)
-        hand = self.hand
-        if self.config.filtered and self.age > 0:
-            translation = self.translation.value
-            shape = self.shape.value + translation
-            joints, vertices = shape[:21], shape[21:]
-            hand = replace(
-                hand,
-                joints_px=self.joints_px.value.copy(),
-                joints_m=joints,
-                vertices_m=vertices,
-                translation_m=translation.copy(),
-                wrist_rotation=wrist_rotation(joints[None], np.array([not self.is_left]))[0],
-            )
-        return self._labelled(hand, TrackState.TRACKED)
+        if not (self.config.filtered and self.age > 0):
+            return self._said(TrackState.TRACKED)
+        translation = self.translation.value
+        shape = self.shape.value + translation
+        joints, vertices = shape[:21], shape[21:]
+        return self._said(
+            TrackState.TRACKED,
+            joints_px=self.joints_px.value.copy(),
+            joints_m=joints,
+            vertices_m=vertices,
+            translation_m=translation.copy(),
+            wrist_rotation=wrist_rotation(joints[None], np.array([not self.is_left]))[0],
+        )
 
     def as_lost(self) -> Hand:
         return self._moved(TrackState.LOST)
@@ -208,30 +196,53 @@ class _Track:
         hand = self.hand
         shift_m = self.expected_m - hand.translation_m
         shift_px = (self.expected_px - hand.joints_px).mean(0)
-        moved = replace(
-            hand,
+        return self._said(
+            state,
             box_xyxy_px=hand.box_xyxy_px + np.tile(shift_px, 2),
             joints_px=self.expected_px,
             joints_m=hand.joints_m + shift_m,
             vertices_m=hand.vertices_m + shift_m,
             translation_m=self.expected_m,
         )
-        return self._labelled(moved, state)
 
-    def _labelled(self, hand: Hand, state: TrackState) -> Hand:
+    def _said(self, state: TrackState, **changes: Any) -> Hand:
+        """The hand with these `changes`, under the id and the side of the track."""
         side: Side = 'left' if self.is_left else 'right'
-        probability_left = 1.0 / (1.0 + np.exp(-self.side_logit))
-        probability = float(probability_left if self.is_left else 1.0 - probability_left)
+        probability_left = 1.0 / (1.0 + math.exp(-self.side_logit))
+        probability = probability_left if self.is_left else 1.0 - probability_left
         return replace(
-            hand, id=self.id, age=self.age, state=state, side=side,
-            side_probability=max(probability, 0.5),
+            self.hand, id=self.id, age=self.age, state=state, side=side,
+            side_probability=max(probability, 0.5), **changes,
         )  # fmt: skip
+
+
+def _costs(tracks: list[_Track], hands: list[Hand], config: TrackerConfig) -> FloatArray:
+    """How unlike each track's expected hand each hand is [T,H]; 0 is the same."""
+    T, H = len(tracks), len(hands)
+    expected_px = np.array([track.expected_px for track in tracks])[:, None]  # [T,1,21,2]
+    expected_m = np.array([track.expected_m for track in tracks])  # [T,3]
+    extents_px = np.array([_extent_px(track.hand) for track in tracks])[:, None]
+    extents_px = np.maximum(extents_px, [max(_extent_px(hand), 1.0) for hand in hands])
+    offsets_px = expected_px - np.array([hand.joints_px for hand in hands])
+    distance = np.sqrt((offsets_px**2).sum(-1)).sum(-1) / (offsets_px.shape[2] * extents_px)
+    offsets = np.array([hand.translation_m for hand in hands]) - expected_m[:, None]  # [T,H,3]
+    ray = expected_m / np.maximum(np.sqrt((expected_m**2).sum(-1, keepdims=True)), 1e-6)
+    along = (offsets @ ray[..., None]).reshape(T, H)
+    across_squares = ((offsets - along[..., None] * ray[:, None]) ** 2).sum(-1)
+    position = np.sqrt(
+        across_squares / config.position_scale_m**2 + (along / config.depth_scale_m) ** 2
+    )
+    sides = np.array([math.tanh(_side_logit(hand) / 2) for hand in hands])
+    expected_sides = np.array([math.tanh(track.side_logit / 2) for track in tracks])
+    disagreement = np.abs(expected_sides[:, None] - sides) / 2
+    cost: FloatArray = (distance + position) / 2 + config.side_cost * disagreement
+    return cost
 
 
 def _side_logit(hand: Hand) -> float:
     """Log-odds of a left hand."""
-    probability = np.clip(hand.side_probability, 0.5, 1 - 1e-4)
-    logit = float(np.log(probability / (1 - probability)))
+    probability = min(max(hand.side_probability, 0.5), 1 - 1e-4)
+    logit = math.log(probability / (1 - probability))
     return logit if hand.is_left else -logit
 
 
@@ -242,9 +253,10 @@ def _shape(hand: Hand) -> FloatArray:
 
 
 def _extent_px(hand: Hand) -> float:
-    return float(np.max(hand.box_xyxy_px[2:] - hand.box_xyxy_px[:2]))
+    x_low, y_low, x_high, y_high = hand.box_xyxy_px.tolist()
+    return float(max(x_high - x_low, y_high - y_low))
 
 
 def _is_finite(hand: Hand) -> bool:
     values = (hand.joints_m, hand.vertices_m, hand.translation_m, hand.joints_px, hand.box_xyxy_px)
-    return all(np.isfinite(value).all() for value in values)
+    return math.isfinite(sum(float(value.sum()) for value in values))  # as its terms are

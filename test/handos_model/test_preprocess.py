@@ -84,3 +84,15 @@ def test_the_virtual_camera_is_the_longer_side_and_centred() -> None:
     assert camera.matrix_px[0, 0] == camera.matrix_px[1, 1] == 640
     assert tuple(camera.matrix_px[:2, 2]) == (319.5, 239.5)
     assert not camera.calibrated
+
+
+def test_a_fine_pattern_does_not_alias_when_it_is_shrunk() -> None:
+    """One-pixel stripes average to grey at every reduction, halved or not."""
+    for image_hw in ((720, 1280), (719, 1281), (1080, 1920)):
+        image = np.zeros((*image_hw, 3), np.uint8)
+        image[:, ::2] = 255
+        letterbox = Letterbox(image_hw, (192, 256))
+        buffer = letterbox.buffer()
+        letterbox.apply(image, buffer)
+        middle = buffer[0, 96, 20:-20].astype(int)
+        assert (np.abs(middle - 127.5) < 40).all()
