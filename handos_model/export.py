@@ -27,6 +27,7 @@ from handos_model.exported import (
     GraphFile,
     GraphSampling,
     Precision,
+    Storage,
     graph_file_name,
 )
 from handos_model.graphs import (
@@ -37,6 +38,7 @@ from handos_model.graphs import (
     build_graphs,
 )
 from handos_model.half_precision import to_half
+from handos_model.half_storage import rounded_weights, store_half
 from handos_model.network import HandOS
 from handos_model.parity import (
     beyond_limits,
@@ -65,11 +67,13 @@ class ExportConfig:
     precisions: tuple[Precision, ...] = ('fp32',)
     samplings: tuple[GraphSampling, ...] = ('grid_sample',)
     hands: tuple[int, ...] = (1, 2, 4)
+    storage: Storage = 'fp32'  # fp16 halves the files and computes the same with rounded weights
 
     def __post_init__(self) -> None:
         for name, given, known in (
             ('precision', self.precisions, get_args(Precision)),
             ('sampling', self.samplings, get_args(GraphSampling)),
+            ('storage', (self.storage,), get_args(Storage)),
         ):
             if not given or set(given) - set(known):
                 raise UserError(f'{name} {", ".join(given) or "(none)"}: give {", ".join(known)}')
@@ -101,16 +105,21 @@ def export(
     """Write the graphs of `network` and their manifest to `folder`.
 
     Each is compared with torch on `images` (uint8 [H,W,3] of the network's size; made-up ones
-    where none are given). All are written beside `folder` and moved there when all have passed;
-    UserError, and nothing written, where one fails. The plugin's graphs cannot run outside
-    TensorRT and are compared on the robot instead.
+    where none are given), for half storage with torch's weights rounded alike. All are written
+    beside `folder` and moved there when all have passed; UserError, and nothing written, where
+    one fails. The plugin's graphs cannot run outside TensorRT and are compared on the robot.
     """
     if network.config.decoder.stage != 'full':
         raise UserError('weights of the 2D stage have no mesh: export those of the full stage')
     network = network.eval().cpu()
-    cases = _cases(network, config, images or made_up_images(network.config.input_size_hw))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.') as partial:
+    with ExitStack() as stack:
+        partial = stack.enter_context(
+            tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.')
+        )
+        if config.storage == 'fp16':
+            stack.enter_context(rounded_weights(network))
+        cases = _cases(network, config, images or made_up_images(network.config.input_size_hw))
         graphs = [
             graph
             for sampling in config.samplings
@@ -126,6 +135,7 @@ def export(
             template_hash=str(network.config.template_hash),
             source_sha256=source_sha256,
             graphs=tuple(graphs),
+            storage=config.storage,
         )
         (Path(partial) / CONFIG).write_text(network.config.to_json())
         (Path(partial) / MANIFEST).write_text(exported.to_json())
@@ -165,7 +175,8 @@ def _write_case(
     written = []
     for precision in config.precisions:
         path = folder / graph_file_name(case.hands, precision, sampling)
-        onnx.save(model if precision == 'fp32' else to_half(model), path)
+        variant = model if precision == 'fp32' else to_half(model)
+        onnx.save(variant if config.storage == 'fp32' else store_half(variant), path)
         parity = {} if sampling == 'plugin' else _parity(case, path, network)
         report(
             f'{path.name}: ' + ', '.join(f'{name} {value:.3g}' for name, value in parity.items())

@@ -14,6 +14,7 @@ MANIFEST = 'manifest.json'
 FORMAT_VERSION = 1
 
 Precision: TypeAlias = Literal['fp32', 'fp16']
+Storage: TypeAlias = Literal['fp32', 'fp16']  # of weights in the files; computing is `precision`
 GraphSampling: TypeAlias = Literal['grid_sample', 'gather', 'plugin']
 
 
@@ -42,6 +43,7 @@ class ExportedWeights:
     template_hash: str
     source_sha256: str
     graphs: tuple[GraphFile, ...]
+    storage: Storage = 'fp32'
 
     @classmethod
     def load(cls, folder: Path) -> ExportedWeights:

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from handos_model.errors import UserError
-from handos_model.exported import GraphSampling, Precision
+from handos_model.exported import GraphSampling, Precision, Storage
 from handos_model.types import ImageArray
 
 
@@ -23,6 +23,9 @@ def export(
     sampling: Annotated[
         str, typer.Option(help='grid_sample, gather, plugin (TensorRT only), or several.')
     ] = 'grid_sample',
+    storage: Annotated[
+        str, typer.Option(help='fp16 halves the files, for shipping; they compute as before.')
+    ] = 'fp32',
     images: Annotated[
         list[Path] | None, typer.Option(help='Real pictures to compare the graphs on.')
     ] = None,
@@ -59,6 +62,7 @@ def export(
             precisions=cast(tuple[Precision, ...], tuple(precision.split(','))),
             samplings=cast(tuple[GraphSampling, ...], tuple(sampling.split(','))),
             hands=_numbers(hands),
+            storage=cast(Storage, storage),
         ),
         licence=_licence(folder),
         source_sha256=sha256(folder / WEIGHTS),
