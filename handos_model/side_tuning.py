@@ -68,4 +68,6 @@ def _scale(config: SideTuningConfig, channels: int, stride: int) -> nn.Sequentia
         layers += [conv, nn.BatchNorm2d(widths[i + 1])]
         if i < 2:
             layers.append(nn.ReLU(inplace=True))
+    if config.combine == 'add':  # what is added starts at nothing, so that the memory is seen
+        nn.init.zeros_(layers[-1].weight)  # type: ignore[arg-type]
     return nn.Sequential(*layers)

@@ -117,6 +117,6 @@ def unflatten_maps(memory: Tensor, shapes: SpatialShapes) -> list[Tensor]:
     """The maps [B,d,h,w] that `flatten_maps` made one sequence [B,L,d] of."""
     levels = torch.split(memory, [h * w for h, w in shapes], dim=1)
     return [
-        level.transpose(1, 2).unflatten(2, shape)
-        for level, shape in zip(levels, shapes, strict=True)
+        level.transpose(1, 2).reshape(level.shape[0], -1, h, w)
+        for level, (h, w) in zip(levels, shapes, strict=True)
     ]

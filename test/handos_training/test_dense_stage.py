@@ -17,6 +17,7 @@ from handos_training.dense_stage import (
     iou_and_giou,
     joint_cross_entropy,
     part_targets,
+    pose_losses,
     selection_losses,
 )
 from handos_training.losses import weighted_loss
@@ -144,10 +145,27 @@ def test_incomplete_images_have_no_negative_tokens() -> None:
     num_tokens = sum(h * w for h, w in SHAPES)
     logits, boxes = torch.zeros(1, num_tokens), torch.rand(1, num_tokens, 4)
     targets = hand_targets(batch)
-    full = selection_losses(logits, boxes, SHAPES, targets, torch.tensor([True]))
-    part = selection_losses(logits, boxes, SHAPES, targets, torch.tensor([False]))
+    centres = centre_tokens(targets, SHAPES)
+    full = selection_losses(logits, boxes, centres, targets, torch.tensor([True]))
+    part = selection_losses(logits, boxes, centres, targets, torch.tensor([False]))
     assert 0 < float(part['dense_score'].total) < float(full['dense_score'].total)
     assert torch.equal(part['dense_l1'].total, full['dense_l1'].total)
+
+
+def test_pose_losses_vanish_at_the_truth_and_leave_out_what_is_unknown() -> None:
+    targets = hand_targets(batch_of(0))
+    boxes = targets.boxes_cxcywh[:, None]
+    offsets = ((targets.joints_2d - boxes[..., :2]) / boxes[..., 2:]).flatten(1)
+    side = 50.0 * (2 * targets.labels.is_left.float() - 1)
+    truth = torch.cat([offsets, side[:, None]], dim=1)
+    assert all(float(term.total) < 1e-4 for term in pose_losses(truth, targets).values())
+    wrong = pose_losses(torch.cat([offsets + 0.1, -side[:, None]], dim=1), targets)
+    count = float(wrong['dense_pose'].size)
+    assert float(wrong['dense_pose'].total) == pytest.approx(5 * 0.2 * count, rel=1e-4)
+    assert float(wrong['dense_side'].total) > 10
+    targets.labels.has_joint_px[:] = False
+    targets.labels.has_side[:] = False
+    assert all(float(term.size) == 0 for term in pose_losses(truth, targets).values())
 
 
 def test_finite_without_hands_and_without_labels() -> None:

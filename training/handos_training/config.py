@@ -87,6 +87,9 @@ class TrainConfig:
     seed: int = 0
     precision: Literal['bf16', 'fp32'] = 'bf16'
     compile: bool = False
+    # Batch statistics over all processes, exactly as in one process. Off, each has its own: on
+    # CPUs, where an exchange costs more than it gives at 8 images and more, that is 1.5x faster.
+    sync_batch_norm: bool = True
     threads: int = 0  # CPU threads of the training process; 0: torch's choice
     log_every: int = 20
     validate_every: int = 1000

@@ -2,11 +2,12 @@
 
 A DETR-like detector learns slowly from nothing, because only a few matched queries carry a
 gradient. Here every cell of the finest map learns what is on it: where each joint of each hand is
-(cross-entropy over the cells of the hand's box), which part of which side of a hand it shows, and
+(cross-entropy over the cells of the hand's box) and which part of which side of a hand it shows;
 the detector's own query selection (score and box of each encoder token) is trained as a dense
-detector. The selection heads stay; the heads of this file never leave the training. Later stages
-may keep the dense targets beside their own (`dense_along`): from scratch, the encoder goes on
-learning from every cell while the queries learn from a few.
+detector, and the tokens at a hand's centre tell its joints and side. The selection heads stay; the
+heads of this file never leave the training. Later stages may keep the dense targets beside their
+own (`dense_along`): from scratch, the encoder goes on learning from every cell while the queries
+learn from a few.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from handos_model.detectors.dfine import DFineDetector
 from handos_model.detectors.protocol import flatten_maps
+from handos_model.heads import MLP
 from handos_training.data.sample import Batch
 from handos_training.detector_stage import encoder_maps
 from handos_training.losses import Term
@@ -28,6 +30,7 @@ NUM_PARTS = 16  # segments of the hand, one an internal joint
 NUM_MAPS = NUM_PARTS + 2  # and the visible surface of left and of right hands
 SIZE_RANGE = 8  # a level of stride s takes boxes of up to 8 s px; the last takes the rest
 CENTRE_RADIUS = 1.5  # cells around a box's centre that are trained to find it
+MAX_JOINT_OFFSET = 2.0  # box sizes; joints farther from a box of visible parts are not asked for
 JOINT_SIGMA = 0.03  # width of a joint's target as a part of the box side
 
 
@@ -43,6 +46,7 @@ class DenseHeads(nn.Module):
         self.part_of_vertex = nn.Buffer(part_of_vertex, persistent=False)
         self.trunk = nn.Sequential(nn.Conv2d(dim, width, 3, padding=1), nn.ReLU())
         self.joint_head = nn.Conv2d(width, 21, 1)
+        self.pose_head = MLP(dim, 2 * dim, 2 * 21 + 1)
         self.part_head = nn.Conv2d(width, NUM_MAPS, 1)
         nn.init.constant_(self.part_head.bias, -4.0)  # type: ignore[arg-type]
 
@@ -54,9 +58,12 @@ class DenseHeads(nn.Module):
         joint_logits, part_logits = self.joint_head(features), self.part_head(features)
         with torch.autocast(joint_logits.device.type, enabled=False):
             maps = [level.float() for level in maps]
-            logits, boxes = selection(model, maps)
+            tokens, logits, boxes = selection(model, maps)
             shapes = [(level.shape[2], level.shape[3]) for level in maps]
-            terms = selection_losses(logits, boxes, shapes, targets, batch.all_hands_labelled)
+            centres = centre_tokens(targets, shapes)
+            terms = selection_losses(logits, boxes, centres, targets, batch.all_hands_labelled)
+            image, token, hand = centres
+            terms |= pose_losses(self.pose_head(tokens[image, token]), targets[hand])
             terms['dense_joints'] = joint_cross_entropy(joint_logits.float(), targets)
             part_maps, known = part_targets(
                 targets, batch, self.part_of_vertex, part_logits.shape[-2:]
@@ -87,8 +94,12 @@ class DenseStage(nn.Module):
         return heatmaps
 
 
-def selection(model: Any, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Score logits [B,L] and boxes [B,L,4] of the detector's query selection on every token."""
+def selection(model: Any, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The detector's query selection on every token.
+
+    Tokens [B,L,d] (a selected one becomes a query's initial content), score logits [B,L] and
+    boxes [B,L,4].
+    """
     inner = model.model
     sources = [
         project(level) for project, level in zip(inner.decoder_input_proj, maps, strict=False)
@@ -97,21 +108,22 @@ def selection(model: Any, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
     anchors, valid = inner.generate_anchors(shapes, device=memory.device, dtype=memory.dtype)
     output = inner.enc_output(valid.to(memory.dtype) * memory)
     boxes = (inner.enc_bbox_head(output) + anchors).sigmoid()
-    return inner.enc_score_head(output)[..., 0], boxes
+    return output, inner.enc_score_head(output)[..., 0], boxes
 
 
 def selection_losses(
     logits: Tensor,
     boxes: Tensor,
-    shapes: list[tuple[int, int]],
+    centres: tuple[Tensor, Tensor, Tensor],
     targets: HandTargets,
     all_hands_labelled: Tensor,
 ) -> dict[str, Term]:
     """Varifocal, L1 and GIoU of the tokens around each hand's centre (weights 1, 5, 2).
 
-    logits [B,L], boxes [B,L,4]. Tokens of incompletely labelled images are no negatives.
+    logits [B,L], boxes [B,L,4], `centres` from `centre_tokens`. Tokens of incompletely labelled
+    images are no negatives.
     """
-    image, token, hand = centre_tokens(targets, shapes)
+    image, token, hand = centres
     found, truth = boxes[image, token], targets.boxes_cxcywh[hand]
     overlap, generalised = iou_and_giou(found, truth)
     quality = torch.zeros_like(logits)
@@ -125,6 +137,28 @@ def selection_losses(
         'dense_score': Term(errors.sum(), count),
         'dense_l1': Term(5 * (found - truth).abs().sum(), count),
         'dense_giou': Term(2 * (1 - generalised).sum(), count),
+    }
+
+
+def pose_losses(predicted: Tensor, targets: HandTargets) -> dict[str, Term]:
+    """L1 of the joints in units of the box (weight 5) and cross-entropy of the side.
+
+    predicted [P,43] for P tokens and their hands: the offset of each joint from the box's centre
+    in units of its size, and the logit of a left hand. Deformable attention chooses where to look
+    by the query alone, so the query should know the pose from the start; and the detector cuts
+    the gradient from queries to the tokens that they are taken from.
+    """
+    joints = targets.joints_2d - targets.boxes_cxcywh[:, None, :2]
+    joints = joints / targets.boxes_cxcywh[:, None, 2:].clamp(min=1e-3)
+    labelled = targets.labels.has_joint_px & (joints.abs().amax(-1) < MAX_JOINT_OFFSET)
+    errors = (predicted[:, :-1].reshape(-1, 21, 2) - joints)[labelled].abs().sum(-1)
+    side_known = targets.labels.has_side
+    side_errors = F.binary_cross_entropy_with_logits(
+        predicted[side_known, -1], targets.labels.is_left[side_known].float(), reduction='none'
+    )
+    return {
+        'dense_pose': Term(5 * errors.sum(), errors.new_tensor(float(len(errors)))),
+        'dense_side': Term(side_errors.sum(), errors.new_tensor(float(len(side_errors)))),
     }
 
 

@@ -61,7 +61,8 @@ class Trainer:
         hand_model = load_hand_model(config)
         self.network = build_network(config, hand_model)
         module = build_module(config, self.network, hand_model).to(self.device)
-        synchronise_batch_norm(module)
+        if config.sync_batch_norm:
+            synchronise_batch_norm(module)
         use_fast_layout(module)
         if config.compile:
             compile_convolutions(self.network)
