@@ -33,3 +33,13 @@ def messages() -> Any:
     from handos_ros.runtime.bags import Messages
 
     return Messages()
+
+
+@pytest.fixture
+def bench(ros: Any) -> Iterator[Any]:
+    """A talker and a listener."""
+    from bench import Bench
+
+    made = Bench(ros, 'talker', 'listener')
+    yield made
+    made.close()

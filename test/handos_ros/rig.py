@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import time
 from collections.abc import Callable
 from typing import Any
@@ -94,7 +95,7 @@ class Rig:
             'height': HEIGHT,
             'step': WIDTH * 3,
             'encoding': 'rgb8',
-            'data': np.zeros(WIDTH * HEIGHT * 3, np.uint8),
+            'data': array.array('B', bytes(WIDTH * HEIGHT * 3)),
         }
         message = self.image_type(**{**values, **changes})
         message.header.frame_id = 'camera_optical'

@@ -5,6 +5,7 @@ import sys
 
 from handos_ros.runtime import (
     DurabilityPolicy,
+    ExternalShutdownException,
     Node,
     QoSProfile,
     SingleThreadedExecutor,
@@ -58,7 +59,7 @@ if __name__ == '__main__':
                     lambda message: topologies.append(len(message.triangles)),
                     QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
                 )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ExternalShutdownException):
         pass
     executor.shutdown()
     node.destroy_node()

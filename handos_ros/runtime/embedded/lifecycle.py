@@ -94,19 +94,25 @@ class LifecycleNode(Node):
         self, name: str, allowed: tuple[LifecycleState, ...], target: LifecycleState
     ) -> TransitionCallbackReturn:
         if self._state not in allowed:
-            self.get_logger().error(f'cannot {name} a node that is {self._state.label}')
-            return TransitionCallbackReturn.ERROR
+            # rclpy raises RCLError, which is a RuntimeError
+            raise RuntimeError(f'cannot {name} a node that is {self._state.label}')
         previous = self._state
-        try:
-            result: TransitionCallbackReturn = getattr(self, f'on_{name}')(previous)
-        except Exception as error:
-            self.get_logger().error(f'{name} failed: {error!r}')
-            result = TransitionCallbackReturn.ERROR
+        result = self._call(f'on_{name}', previous)
         if result == TransitionCallbackReturn.SUCCESS:
             self._state = target
         elif result == TransitionCallbackReturn.ERROR:
-            recovered = self.on_error(previous) == TransitionCallbackReturn.SUCCESS
+            recovered = self._call('on_error', previous) == TransitionCallbackReturn.SUCCESS
             self._state = UNCONFIGURED if recovered else FINALIZED
+        elif target == FINALIZED:  # a shutdown that fails is one all the same
+            self._state = FINALIZED
+        return result
+
+    def _call(self, callback: str, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            result: TransitionCallbackReturn = getattr(self, callback)(state)
+        except Exception as error:
+            self.get_logger().error(f'{callback} failed: {error!r}')
+            return TransitionCallbackReturn.ERROR
         return result
 
     def _set_activated(self, activated: bool) -> None:
