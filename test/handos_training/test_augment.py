@@ -253,3 +253,14 @@ def test_config_says_what_is_wrong() -> None:
         AugmentConfig(flip=2)
     with pytest.raises(ValueError, match='scale'):
         AugmentConfig(scale=(0, 1))
+
+
+def test_focus_frames_a_hand() -> None:
+    config = AugmentConfig(focus=1.0, rotation_deg=0.0, erase=0.0)
+    H, W = 96, 128
+    for seed in range(8):
+        sample = Augment((H, W), config)(labelled_sample(seed), np.random.default_rng(seed))
+        boxes = sample.hands.boxes_xyxy_px
+        sides = (boxes[:, 2:] - boxes[:, :2]).amax(1)
+        inside = ((boxes[:, :2] >= -1) & (boxes[:, 2:] <= torch.tensor([W, H]))).all(1)
+        assert ((sides >= 0.3 * H) & (sides <= 0.95 * H) & inside).any()

@@ -62,6 +62,9 @@ class DataConfig:
     real: tuple[str, ...] = ()  # 'name:root[:weight]' of real datasets, beside the cache
     synthetic_weight: float = 1.0  # beside the weights of `real`
     augment: bool = True
+    # Share of the images that are framed around a hand: more of it in fewer pixels, for the first
+    # steps of a network from nothing. The last stage wants full images (0).
+    focus: float = 0.0
     num_workers: int = 1  # processes that prepare batches; 0: in the training process
 
 

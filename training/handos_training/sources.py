@@ -33,7 +33,7 @@ def training_batches(
     mano = None if config.template is None else HandModel.from_mano(config.template)
     stored += [real_source(text, mano) for text in config.data.real]
     if stored:
-        augment = AugmentConfig() if config.data.augment else None
+        augment = AugmentConfig(focus=config.data.focus) if config.data.augment else None
         return StoredBatches(
             stored, config.batch_size, config.image_sizes_hw, config.seed, rank, world, augment
         )

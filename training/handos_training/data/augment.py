@@ -25,6 +25,8 @@ class AugmentConfig:
 
     flip: float = 0.5
     geometry: float = 0.8
+    focus: float = 0.0  # framed around one of the hands instead of the whole image
+    focus_side: tuple[float, float] = (0.35, 0.9)  # its longer side, of the input's shorter one
     scale: tuple[float, float] = (0.6, 1.6)
     shift: float = 0.15  # of the image's size, each way
     rotation_deg: float = 30.0
@@ -47,7 +49,16 @@ class AugmentConfig:
     max_erased: int = 2
 
     def __post_init__(self) -> None:
-        for name in ('flip', 'geometry', 'colour', 'greyscale', 'blur', 'motion_blur', 'noise'):
+        for name in (
+            'flip',
+            'geometry',
+            'focus',
+            'colour',
+            'greyscale',
+            'blur',
+            'motion_blur',
+            'noise',
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f'{name} is a probability, got {getattr(self, name)}')
         if not 0 < self.scale[0] <= self.scale[1]:
@@ -65,7 +76,10 @@ class Augment:
         config = self.config
         if rng.random() < config.flip:
             sample = flip(sample)
-        if rng.random() < config.geometry:
+        if len(sample.hands) and rng.random() < config.focus:
+            box = sample.hands.boxes_xyxy_px[int(rng.integers(len(sample.hands)))].numpy()
+            sample = warp(sample, framing(box, self.network_hw, config, rng), self.network_hw)
+        elif rng.random() < config.geometry:
             matrix = random_affine(sample.image.shape[1:], self.network_hw, config, rng)
             sample = warp(sample, matrix, self.network_hw)
         else:
@@ -84,13 +98,46 @@ def random_affine(
 ) -> npt.NDArray[np.float64]:
     """Fit the image into the network's input, then scale, turn and shift about its middle."""
     (h, w), (H, W) = image_hw[:2], network_hw
-    low, high = np.log(config.scale)
-    scale = min(H / h, W / w) * np.exp(rng.uniform(low, high))
-    angle = np.deg2rad(rng.uniform(-config.rotation_deg, config.rotation_deg))
+    scale = min(H / h, W / w) * _log_uniform(config.scale, rng)
     shift = rng.uniform(-config.shift, config.shift, 2) * [W, H]
+    centre, target = np.array([w - 1, h - 1]) / 2, np.array([W - 1, H - 1]) / 2 + shift
+    return _turn_and_scale(centre, target, scale, config, rng)
+
+
+def framing(
+    box_xyxy_px: npt.NDArray[np.float32],
+    network_hw: tuple[int, int],
+    config: AugmentConfig,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.float64]:
+    """Put a hand's box somewhere inside the network's input, at a size of `focus_side`.
+
+    For a network that learns hands from nothing: the same hands in a fraction of the pixels.
+    """
+    H, W = network_hw
+    low, high = box_xyxy_px[:2].astype(np.float64), box_xyxy_px[2:].astype(np.float64)
+    side = max(float((high - low).max()), 1.0)
+    wanted = min(H, W) * _log_uniform(config.focus_side, rng)
+    room = np.maximum(np.array([W, H]) - wanted, 0) / 2
+    target = np.array([W - 1, H - 1]) / 2 + rng.uniform(-1, 1, 2) * room
+    return _turn_and_scale((low + high) / 2, target, wanted / side, config, rng)
+
+
+def _log_uniform(bounds: tuple[float, float], rng: np.random.Generator) -> float:
+    return float(np.exp(rng.uniform(*np.log(bounds))))
+
+
+def _turn_and_scale(
+    centre: npt.NDArray[np.float64],
+    target: npt.NDArray[np.float64],
+    scale: float,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.float64]:
+    """Affine [3,3] that takes `centre` to `target` [2], scaled and turned at random about it."""
+    angle = np.deg2rad(rng.uniform(-config.rotation_deg, config.rotation_deg))
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cos, -sin], [sin, cos]])
-    centre, target = np.array([w - 1, h - 1]) / 2, np.array([W - 1, H - 1]) / 2 + shift
     matrix = np.eye(3)
     matrix[:2, :2], matrix[:2, 2] = linear, target - linear @ centre
     return matrix
