@@ -69,11 +69,11 @@ def _publish(
     due_s = time.monotonic()
     while ok():
         for image_rgb in images.frames():
-            if not ok():
-                break
             if not images.live:
                 time.sleep(max(0.0, due_s - time.monotonic()))
                 due_s += 1.0 / rate_hz
+            if not ok():  # after the sleep, which SIGTERM may have ended the context in
+                break
             height, width = image_rgb.shape[:2]
             header = message_type('std_msgs/msg/Header')(
                 stamp=node.get_clock().now().to_msg(), frame_id=frame_id

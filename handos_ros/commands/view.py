@@ -144,7 +144,7 @@ def _watch(viewer: HandViewer, hands: str, image: str, camera_info: str) -> None
             executor.spin_once(timeout_sec=0.2)
             if newest:
                 viewer.show(assembler.assemble(newest.pop(), node.get_clock().now().nanoseconds))
-    except ExternalShutdownException:
+    except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
         executor.shutdown()

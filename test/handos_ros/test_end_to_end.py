@@ -131,13 +131,13 @@ def test_an_overloaded_node_counts_what_it_drops(processes, recorder, tmp_path):
 
 def test_a_node_that_is_interrupted_while_it_works_ends_cleanly(processes):
     node = processes.node(0.0)
-    assert 'fake runs on nothing' in node.stderr.readline()
+    assert any('fake runs on nothing' in line for line in node.stderr)  # reads up to it
     processes.interrupt(node)
 
 
 def test_the_node_talks_to_nobody_but_dds(processes):
     node = processes.node(0.0)
-    assert 'fake runs on nothing' in node.stderr.readline()
+    assert any('fake runs on nothing' in line for line in node.stderr)  # reads up to it
     connections = psutil.Process(node.pid).net_connections(kind='inet')
     assert connections and all(c.type == socket.SOCK_DGRAM for c in connections)  # no TCP at all
     domain = int(processes.environment['ROS_DOMAIN_ID'])
