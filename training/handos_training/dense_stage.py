@@ -31,6 +31,7 @@ NUM_MAPS = NUM_PARTS + 2  # and the visible surface of left and of right hands
 SIZE_RANGE = 8  # a level of stride s takes boxes of up to 8 s px; the last takes the rest
 CENTRE_RADIUS = 1.5  # cells around a box's centre that are trained to find it
 MAX_JOINT_OFFSET = 2.0  # box sizes; joints farther from a box of visible parts are not asked for
+JOINTS_WEIGHT = 5.0  # the term that teaches features most; boxes are learned soon and noisily
 JOINT_SIGMA = 0.03  # width of a joint's target as a part of the box side
 
 
@@ -64,7 +65,8 @@ class DenseHeads(nn.Module):
             terms = selection_losses(logits, boxes, centres, targets, batch.all_hands_labelled)
             image, token, hand = centres
             terms |= pose_losses(self.pose_head(tokens[image, token]), targets[hand])
-            terms['dense_joints'] = joint_cross_entropy(joint_logits.float(), targets)
+            joints = joint_cross_entropy(joint_logits.float(), targets)
+            terms['dense_joints'] = Term(JOINTS_WEIGHT * joints.total, joints.size)
             part_maps, known = part_targets(
                 targets, batch, self.part_of_vertex, part_logits.shape[-2:]
             )
