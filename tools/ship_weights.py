@@ -1,0 +1,45 @@
+"""Complete a folder of exported graphs to one that ships: half-precision weights and checksums.
+
+    handos export RUN/weights --out weights/nano --storage fp16
+    python tools/ship_weights.py RUN/weights weights/nano
+
+Matrices are stored as float16, vectors (biases, statistics) as they are; loading widens them,
+so that training continues from the shipped folder (`--init-from weights/nano`). The model card
+(README.md) is written by a person, before or after.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from handos_model.weights import WEIGHTS, verify_checksums, write_checksums
+
+
+def halved(tensor: torch.Tensor) -> torch.Tensor:
+    """float16 for matrices and kernels, unless a value does not fit."""
+    if not tensor.is_floating_point() or tensor.ndim < 2 or tensor.abs().max() > 6e4:
+        return tensor
+    return tensor.half()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('run', type=Path, help='the weights folder of a training run')
+    parser.add_argument('out', type=Path, help='the folder that `handos export` wrote')
+    arguments = parser.parse_args()
+    verify_checksums(arguments.run)
+    tensors = load_file(arguments.run / WEIGHTS)
+    path = arguments.out / WEIGHTS
+    save_file({name: halved(value) for name, value in tensors.items()}, path, {'format': 'pt'})
+    path.chmod(0o644)
+    write_checksums(arguments.out)
+    size_mb = sum(file.stat().st_size for file in arguments.out.iterdir()) / 1e6
+    print(f'{arguments.out}: {size_mb:.1f} MB')
+
+
+if __name__ == '__main__':
+    main()
