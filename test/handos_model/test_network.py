@@ -208,7 +208,14 @@ def test_side_tuning_variants(side, width):
         features = network.encode(random_images())
     L, memory = features.detector.memory.shape[1], features.detector.memory
     assert features.values_source.shape == (2, L, width)
-    assert torch.equal(features.values_source, memory) == (side.source == 'none')
+    # Added side features start at nothing; what they learn reaches the values.
+    adds = side.source != 'none' and side.combine == 'add'
+    assert torch.equal(features.values_source, memory) == (side.source == 'none' or adds)
+    if adds:
+        with torch.no_grad():
+            for scale in network.side_tuning.scales:
+                scale[-1].weight.fill_(1.0)
+            assert not torch.equal(network.encode(random_images()).values_source, memory)
     if side.combine == 'concat':
         assert torch.equal(features.values_source[..., : memory.shape[-1]], memory)
 
