@@ -299,3 +299,9 @@ def _hand_model():  # type: ignore[no-untyped-def]
     from handos_model.hand_model import HandModel
 
     return HandModel.embedded()
+
+
+def test_the_start_that_the_docs_name_fits_nano() -> None:
+    start = Path(__file__).resolve().parents[2] / 'training' / 'start' / 'nano'
+    network = build_network(replace(load_config('nano_dense'), init_from=start), _hand_model())
+    assert load_matching(network, start) == []
