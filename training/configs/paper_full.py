@@ -1,4 +1,4 @@
-"""The paper's full stage on FreiHAND, from the 2D stage: 40 epochs of 32,560 images by 16."""
+"""The paper's full stage on FreiHAND, from the 2D stage: 40 epochs of 130,240 images by 16."""
 
 from pathlib import Path
 
