@@ -6,7 +6,8 @@ DATA is the folder of development photographs. What each set can show:
 
 - SubhiH recordings kept for validation: hand boxes drawn by a person, so recall and precision.
 - hagrid, mediapipe: agreement with another system's landmarks (a peer, not ground truth; photos
-  where the peer finds nothing are left out). A hand that is not found counts as PCK 0.
+  where the peer finds nothing are left out). Found is a hand whose box overlaps the peer's by IoU
+  0.5; one that is not found counts as PCK 0.
 - tfjs video: 325 frames of one right hand with golden landmarks: jitter and landmark error.
 - hamer: five hard photos, pictures only.
 """
@@ -36,6 +37,7 @@ SUBHIH_VALIDATION = ('5_', '16_', '26_', '46_')
 PCK_THRESHOLDS = (0.1, 0.2)
 IOU_FOUND = 0.5
 PRECISION_FLOOR = 0.85
+SKIN_MARGIN = 0.08  # landmarks are bone ends: skin reaches so far beyond, as a part of the box
 
 
 def iou_xyxy(boxes: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
@@ -47,6 +49,12 @@ def iou_xyxy(boxes: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     other_area = (other[:, 2:] - other[:, :2]).prod(-1)
     iou: NDArray[Any] = overlap / np.maximum(area[:, None] + other_area[None] - overlap, 1e-9)
     return iou
+
+
+def skin_box(joints_px: NDArray[Any]) -> NDArray[Any]:
+    """The box of a hand whose landmarks [21,2] these are."""
+    box = extent(joints_px)
+    return box + SKIN_MARGIN * (box[2:] - box[:2]).max() * np.array([-1, -1, 1, 1])
 
 
 def extent(points_px: NDArray[Any]) -> NDArray[Any]:
@@ -160,8 +168,9 @@ def measure_peer(pipeline: HandPipeline, data: Path, prefix: str, sheet: Sheet) 
         # The peer counts pixels from the image's corner, we from the first pixel's centre.
         peer_joints = np.array([p['landmarks_px'] for p in peers])[..., :2] - 0.5
         peer_boxes = np.stack([extent(joints) for joints in peer_joints])
-        boxes = np.array([extent(hand.joints_px) for hand in hands]).reshape(-1, 4)
-        overlaps = iou_xyxy(peer_boxes, boxes)
+        skin_boxes = np.stack([skin_box(joints) for joints in peer_joints])
+        boxes = np.array([hand.box_xyxy_px for hand in hands]).reshape(-1, 4)
+        overlaps = iou_xyxy(skin_boxes, boxes)
         for index, joints in enumerate(peer_joints):
             best = int(overlaps[index].argmax()) if len(hands) else -1
             hit = best >= 0 and bool(overlaps[index, best] >= IOU_FOUND)
@@ -200,8 +209,9 @@ def measure_video(pipeline: HandPipeline, data: Path, sheet: Sheet) -> dict[str,
         if index % 16 == 0:
             sheet.add(image, hands)
         box = extent(joints)
-        best = max(hands, key=lambda hand: _overlap(hand, box), default=None)
-        if best is None or _overlap(best, box) < IOU_FOUND:
+        skin = skin_box(joints)
+        best = max(hands, key=lambda hand, box=skin: _overlap(hand, box), default=None)
+        if best is None or _overlap(best, skin) < IOU_FOUND:
             errors.append(np.inf)
             tracks.append(np.full((21, 2), np.nan))
             continue
@@ -220,7 +230,7 @@ def measure_video(pipeline: HandPipeline, data: Path, sheet: Sheet) -> dict[str,
 
 
 def _overlap(hand: Hand, box: NDArray[Any]) -> float:
-    return float(iou_xyxy(extent(hand.joints_px)[None], box[None])[0, 0])
+    return float(iou_xyxy(hand.box_xyxy_px[None], box[None])[0, 0])
 
 
 def _acceleration_px(tracks_px: NDArray[Any]) -> float | None:
