@@ -37,7 +37,7 @@ SUBHIH_VALIDATION = ('5_', '16_', '26_', '46_')
 PCK_THRESHOLDS = (0.1, 0.2)
 IOU_FOUND = 0.5
 PRECISION_FLOOR = 0.85
-SKIN_MARGIN = 0.08  # landmarks are bone ends: skin reaches so far beyond, as a part of the box
+SKIN_MARGIN = 0.08  # landmarks are bone ends: skin reaches further by this part of the box
 
 
 def iou_xyxy(boxes: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:

@@ -373,9 +373,11 @@ def test_a_camera_that_stops_and_returns(rigs):
 
 def test_why_nothing_arrives_is_found_in_the_graph(rigs):
     rig = rigs(image_transport='raw')
-    rig.wait_for_status('image', 'has a publisher but no image')
+    silent = rig.wait_for_status('image', 'has a publisher but no image')
+    assert silent.message.startswith('waiting')
     rig.probe.destroy_publisher(rig.image)
-    rig.wait_for_status('image', 'nobody publishes /image')
+    absent = rig.wait_for_status('image', 'nobody publishes /image')
+    assert absent.message.startswith('waiting')
 
 
 def test_a_qos_that_does_not_match_is_named(rigs, ros):
@@ -386,7 +388,8 @@ def test_a_qos_that_does_not_match_is_named(rigs, ros):
     rig.image = rig.probe.create_publisher(rig.image_type, 'image', best_effort)
     rig.node.trigger_configure()
     rig.node.trigger_activate()
-    rig.wait_for_status('image', 'qos_overrides./image.subscription.reliability')
+    status = rig.wait_for_status('image', override)
+    assert 'offers a QoS that does not match' in status.message
 
 
 def test_overload_drops_frames_and_keeps_them_young(rigs):

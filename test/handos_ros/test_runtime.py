@@ -52,7 +52,8 @@ def test_recordings_need_no_runtime():
         'sys.modules["cyclonedds"] = sys.modules["rclpy"] = None\n'
         'import handos_ros.bag_processing\n'
     )
-    subprocess.run([sys.executable, '-c', code], check=True)
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def exported(path: Path) -> set[str]:

@@ -7,7 +7,8 @@ import pytest
 from bench import STRING, text
 
 
-def test_messages_arrive_in_order(bench, ros):
+def chatter(bench, ros):
+    """A publisher of strings, and the list that fills with what another node hears of it."""
     talker, listener = bench.nodes
     got = []
     listener.create_subscription(
@@ -15,6 +16,11 @@ def test_messages_arrive_in_order(bench, ros):
     )
     publisher = talker.create_publisher(ros.message_type(STRING), 'chatter', 50)
     bench.spin_until(lambda: publisher.get_subscription_count() == 1)
+    return publisher, got
+
+
+def test_messages_arrive_in_order(bench, ros):
+    publisher, got = chatter(bench, ros)
     sent = [str(index) for index in range(30)]
     for value in sent:
         publisher.publish(text(ros, value))
@@ -23,13 +29,7 @@ def test_messages_arrive_in_order(bench, ros):
 
 
 def test_prepared_bytes_can_be_published(bench, ros):
-    talker, listener = bench.nodes
-    got = []
-    listener.create_subscription(
-        ros.message_type(STRING), 'chatter', lambda m: got.append(m.data), ros.QoSProfile(depth=5)
-    )
-    publisher = talker.create_publisher(ros.message_type(STRING), 'chatter', 5)
-    bench.spin_until(lambda: publisher.get_subscription_count() == 1)
+    publisher, got = chatter(bench, ros)
     publisher.publish(b'\0\1\0\0\6\0\0\0hello\0')  # little-endian CDR
     bench.spin_until(lambda: got)
     assert got == ['hello']

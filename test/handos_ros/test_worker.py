@@ -88,7 +88,8 @@ def test_a_frame_may_come_to_nothing(record):
     recorder.worker.submit(1)
     poll(lambda: recorder.worker.idle)
     recorder.worker.submit(2)
-    recorder.wait(lambda: recorder.published == [2])
+    recorder.wait(lambda: recorder.published)
+    assert recorder.published == [2]
 
 
 def test_publishing_that_fails_does_not_end_the_thread(record):

@@ -116,9 +116,10 @@ while True:
 """
 
 
-def kill_while_saving(folder: Path, kills: int) -> None:
+def kill_while_saving(folder: Path, kills: int) -> list[int]:
+    """Kill a saving process again and again; the step that could be loaded after each kill."""
     rng = random.Random(0)
-    last_step = 0
+    steps: list[int] = []
     for _ in range(kills):
         process = subprocess.Popen(
             [sys.executable, '-c', SAVE_FOR_EVER, str(folder)], stdout=subprocess.PIPE
@@ -134,21 +135,24 @@ def kill_while_saving(folder: Path, kills: int) -> None:
         loaded = CheckpointFolder(folder).load()
         assert loaded is not None
         assert (folder / 'last').exists()
-        assert loaded.step == loaded.state['check'] >= last_step
+        assert loaded.step == loaded.state['check']
         for group in ('model', 'optimizer'):
             assert torch.equal(
                 loaded.tensors[group]['w'], torch.full((50_000,), float(loaded.step))
             )
-        last_step = loaded.step
+        steps.append(loaded.step)
+    return steps
 
 
 def test_killed_while_saving(tmp_path: Path) -> None:
-    kill_while_saving(tmp_path, kills=2)
+    steps = kill_while_saving(tmp_path, kills=2)
+    assert len(steps) == 2 and steps == sorted(steps)
 
 
 @pytest.mark.long
 def test_killed_ten_times_while_saving(tmp_path: Path) -> None:
-    kill_while_saving(tmp_path, kills=10)
+    steps = kill_while_saving(tmp_path, kills=10)
+    assert len(steps) == 10 and steps == sorted(steps)
 
 
 def test_reading_beside_a_running_training_looks_again(

@@ -91,7 +91,7 @@ class TrainConfig:
     precision: Literal['bf16', 'fp32'] = 'bf16'
     compile: bool = False
     # Batch statistics over all processes, exactly as in one process. Off, each has its own: on
-    # CPUs, where an exchange costs more than it gives at 8 images and more, that is 1.5x faster.
+    # CPUs, where an exchange costs more than it gives at 8 images and more, that is twice as fast.
     sync_batch_norm: bool = True
     threads: int = 0  # CPU threads of the training process; 0: torch's choice
     log_every: int = 20

@@ -2,8 +2,8 @@
 
 Measured on one core (16 images of 256x256): batch norm's backward pass takes 30 times as long when
 its gradient is not in channels-last layout, and that of a strided depthwise convolution 15 times
-as long in bfloat16 as in float32; fused attention over a hand's few tokens is four times as slow
-as plain products. Nothing here changes what is computed beyond rounding.
+as long in bfloat16 as in float32; fused attention over a hand's few tokens is slower than plain
+products. Nothing here changes what is computed beyond rounding.
 """
 
 from __future__ import annotations

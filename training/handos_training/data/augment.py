@@ -112,7 +112,8 @@ def framing(
 ) -> npt.NDArray[np.float64]:
     """Put a hand's box somewhere inside the network's input, at a size of `focus_side`.
 
-    For a network that learns hands from nothing: the same hands in a fraction of the pixels.
+    The affine map [3,3], old pixel to new pixel, for a box [4] xyxy. For a network that learns
+    hands from nothing: the same hands in a fraction of the pixels.
     """
     H, W = network_hw
     low, high = box_xyxy_px[:2].astype(np.float64), box_xyxy_px[2:].astype(np.float64)
