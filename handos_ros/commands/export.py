@@ -24,7 +24,7 @@ def export(
         str, typer.Option(help='grid_sample, gather, plugin (TensorRT only), or several.')
     ] = 'grid_sample',
     storage: Annotated[
-        str, typer.Option(help='fp16 halves the files, for shipping; they compute as before.')
+        str, typer.Option(help='fp16 halves the files: rounded weights, fp32 arithmetic.')
     ] = 'fp32',
     images: Annotated[
         list[Path] | None, typer.Option(help='Real pictures to compare the graphs on.')
