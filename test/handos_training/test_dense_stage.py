@@ -1,5 +1,7 @@
 """Dense targets: where they lie, what is left out, and that they teach."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hand_samples import labelled_sample
@@ -16,8 +18,10 @@ from handos_training.dense_stage import (
     focal,
     iou_and_giou,
     joint_cross_entropy,
+    load_dense_heads,
     part_targets,
     pose_losses,
+    save_dense_heads,
     selection_losses,
 )
 from handos_training.losses import weighted_loss
@@ -198,3 +202,15 @@ def test_learns_a_few_images() -> None:
         history.append({'loss': float(loss.detach())} | {n: float(v) for n, v in means.items()})
     assert history[-1]['loss'] < 0.8 * history[0]['loss']
     assert history[-1]['dense_joints'] < history[0]['dense_joints']
+
+
+def test_heads_go_on_in_the_next_stage_and_others_stay_fresh(tmp_path: Path) -> None:
+    first, second = DenseHeads(32, PARTS, width=32), DenseHeads(32, PARTS, width=32)
+    assert not load_dense_heads(second, tmp_path)
+    save_dense_heads(torch.nn.Sequential(first), tmp_path)
+    assert load_dense_heads(second, tmp_path)
+    assert all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
+    other = DenseHeads(48, PARTS, width=32)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    assert not load_dense_heads(other, tmp_path)
+    assert all(map(torch.equal, before.values(), other.state_dict().values()))

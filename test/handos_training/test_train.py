@@ -128,6 +128,9 @@ def test_feed_is_the_same_with_workers_and_split_over_processes(drawn_cache: Pat
     with_workers = list(batches(feed(4), 2, 5, num_workers=2))
     for step, (batch, _) in zip(range(2, 5), with_workers, strict=True):
         assert torch.equal(batch.images, whole[step].batch.images)
+        for hands, expected in zip(batch.hands, whole[step].batch.hands, strict=True):
+            assert torch.equal(hands.vertices_m, expected.vertices_m)
+            assert torch.equal(hands.is_left, expected.is_left)
         halves = [feed(2, rank, 2)[step].batch for rank in (0, 1)]
         assert torch.equal(batch.images, torch.cat([half.images for half in halves]))
 

@@ -65,6 +65,7 @@ class DataConfig:
     # Share of the images that are framed around a hand: more of it in fewer pixels, for the first
     # steps of a network from nothing. The last stage wants full images (0).
     focus: float = 0.0
+    focus_side: tuple[float, float] = (0.35, 0.9)  # its longer side, of the input's shorter one
     num_workers: int = 1  # processes that prepare batches; 0: in the training process
 
 

@@ -5,16 +5,19 @@ gradient. Here every cell of the finest map learns what is on it: where each joi
 (cross-entropy over the cells of the hand's box) and which part of which side of a hand it shows;
 the detector's own query selection (score and box of each encoder token) is trained as a dense
 detector, and the tokens at a hand's centre tell its joints and side. The selection heads stay; the
-heads of this file never leave the training. Later stages may keep the dense targets beside their
-own (`dense_along`): from scratch, the encoder goes on learning from every cell while the queries
-learn from a few.
+heads of this file never leave the training: they lie beside a run's weights for its next stage.
+Later stages may keep the dense targets beside their own (`dense_along`): from scratch, the encoder
+goes on learning from every cell while the queries learn from a few.
 """
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +29,7 @@ from handos_training.detector_stage import encoder_maps
 from handos_training.losses import Term
 from handos_training.targets import HandTargets, cxcywh_to_xyxy, hand_targets
 
+HEADS_FILE = 'dense_heads.safetensors'
 NUM_PARTS = 16  # segments of the hand, one an internal joint
 NUM_MAPS = NUM_PARTS + 2  # and the visible surface of left and of right hands
 SIZE_RANGE = 8  # a level of stride s takes boxes of up to 8 s px; the last takes the rest
@@ -72,6 +76,30 @@ class DenseHeads(nn.Module):
             )
             terms['dense_parts'] = focal(part_logits.float(), part_maps, known)
         return terms
+
+
+def save_dense_heads(module: nn.Module, folder: Path) -> None:
+    """Put the heads of a training step, if it has any, beside the weights in `folder`."""
+    for heads in (part for part in module.modules() if isinstance(part, DenseHeads)):
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f'.{HEADS_FILE}.{os.getpid()}'
+        tensors = {name: value.contiguous() for name, value in heads.state_dict().items()}
+        save_file(tensors, partial)
+        partial.replace(folder / HEADS_FILE)
+
+
+def load_dense_heads(heads: DenseHeads, folder: Path) -> bool:
+    """Continue with the heads of an earlier run, where its folder holds some that fit.
+
+    Fresh heads would disturb a trained encoder with gradients that mean nothing yet.
+    """
+    file = folder / HEADS_FILE
+    saved = load_file(file) if file.is_file() else {}
+    own = heads.state_dict()
+    fits = {n: v.shape for n, v in saved.items()} == {n: v.shape for n, v in own.items()}
+    if fits:
+        heads.load_state_dict(saved)
+    return fits
 
 
 class DenseStage(nn.Module):

@@ -28,7 +28,7 @@ from handos_model.hand_model import HandModel
 from handos_model.network import Features, HandOS
 from handos_training.assigner import assign
 from handos_training.config import LossWeights, TrainConfig
-from handos_training.dense_stage import DenseHeads, DenseStage
+from handos_training.dense_stage import DenseHeads, DenseStage, load_dense_heads
 from handos_training.detector_stage import DetectorStage
 from handos_training.layout import fast_attention
 from handos_training.losses import MeshTopology, Term, hand_losses, mesh_topology
@@ -228,6 +228,8 @@ def build_module(config: TrainConfig, network: HandOS, hand_model: HandModel) ->
     if config.stage == 'dense' or config.dense_along:
         parts = torch.tensor(hand_model.skinning_weights).argmax(dim=1)
         dense = DenseHeads(trainable(network).dim, parts)
+        if config.init_from is not None:
+            load_dense_heads(dense, config.init_from)
     if config.stage == 'dense':
         assert dense is not None
         return DenseStage(trainable(network), dense)

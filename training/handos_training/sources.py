@@ -33,7 +33,9 @@ def training_batches(
     mano = None if config.template is None else HandModel.from_mano(config.template)
     stored += [real_source(text, mano) for text in config.data.real]
     if stored:
-        augment = AugmentConfig(focus=config.data.focus) if config.data.augment else None
+        augment = None
+        if config.data.augment:
+            augment = AugmentConfig(focus=config.data.focus, focus_side=config.data.focus_side)
         return StoredBatches(
             stored, config.batch_size, config.image_sizes_hw, config.seed, rank, world, augment
         )

@@ -29,6 +29,7 @@ from handos_training.config import TrainConfig, load_config
 from handos_training.data.feed import batches, step_seed
 from handos_training.data.mix import CorruptSampleCounter
 from handos_training.data.sample import Batch
+from handos_training.dense_stage import save_dense_heads
 from handos_training.layout import use_fast_layout
 from handos_training.losses import weighted_loss
 from handos_training.module import build_module, build_network, weight_of_term
@@ -159,11 +160,16 @@ class Trainer:
                 loss, figures, picture = self.validator(self.bare_module, validation)
                 best = loss < self.best
                 self.best = min(self.best, loss)
-                self.network.save_pretrained(self.config.out / 'weights')
+                self._save_weights('weights')
                 if best:
-                    self.network.save_pretrained(self.config.out / 'weights_best')
+                    self._save_weights('weights_best')
             log.validation(self.step, figures, picture)
         self.save(best)
+
+    def _save_weights(self, name: str) -> None:
+        folder = self.config.out / name
+        save_dense_heads(self.bare_module, folder)
+        self.network.save_pretrained(folder)
 
     def _resume(self) -> None:
         checkpoint = self.checkpoints.load()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from handos_training.data.sample import Sample
-from handos_training.data.transform import drop_remnants, flip, letterbox, warp
+from handos_training.data.transform import drop_remnants, flip, letterbox, mirror, warp
 
 Image = npt.NDArray[np.uint8]
 
@@ -74,20 +74,22 @@ class Augment:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         config = self.config
-        if rng.random() < config.flip:
-            sample = flip(sample)
+        flipped = rng.random() < config.flip
+        # One warp mirrors, too; the letterbox resamples as the pipeline does, which never mirrors.
+        seen_from = mirror(self.network_hw[1]) if flipped else np.eye(3)
         if len(sample.hands) and rng.random() < config.focus:
             box = sample.hands.boxes_xyxy_px[int(rng.integers(len(sample.hands)))].numpy()
-            sample = warp(sample, framing(box, self.network_hw, config, rng), self.network_hw)
+            matrix = seen_from @ framing(box, self.network_hw, config, rng)
+            sample = warp(sample, matrix, self.network_hw)
         elif rng.random() < config.geometry:
             matrix = random_affine(sample.image.shape[1:], self.network_hw, config, rng)
-            sample = warp(sample, matrix, self.network_hw)
+            sample = warp(sample, seen_from @ matrix, self.network_hw)
         else:
-            sample = letterbox(sample, self.network_hw)
+            sample = letterbox(flip(sample) if flipped else sample, self.network_hw)
         if rng.random() < config.erase:
             sample = erase(sample, config, rng)
         image = photometric(sample.image.permute(1, 2, 0).numpy(), config, rng)
-        return sample.replace(image=torch.from_numpy(image.transpose(2, 0, 1).copy()))
+        return sample.replace(image=torch.from_numpy(image).permute(2, 0, 1))
 
 
 def random_affine(
@@ -230,7 +232,8 @@ def photometric(image: Image, config: AugmentConfig, rng: np.random.Generator) -
     if rng.random() < config.jpeg:
         quality = int(rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1))
         coded = cv2.imencode('.jpg', done[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        done = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
+        decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        done = np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
     return done
 
 

@@ -175,7 +175,7 @@ def _decode(data: Tensor) -> Tensor:
     pixels = cv2.imdecode(data.numpy(), cv2.IMREAD_COLOR)
     if pixels is None:
         raise ValueError('damaged JPEG in a shard')
-    return torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1].transpose(2, 0, 1)))
+    return torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
 
 
 def _range(ends: list[int], row: int) -> tuple[int, int]:

@@ -41,6 +41,17 @@ class HandLabels:
     def to(self, device: torch.device | str) -> HandLabels:
         return HandLabels(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
+    def split(self, counts: list[int]) -> list[HandLabels]:
+        """The inverse of `joined`: `counts[i]` hands in the i-th part."""
+        columns = [getattr(self, f.name).split(counts) for f in fields(self)]
+        return [HandLabels(*rows) for rows in zip(*columns, strict=True)]
+
+    @classmethod
+    def joined(cls, parts: list[HandLabels]) -> HandLabels:
+        """All hands of `parts`, which has at least one."""
+        names = [f.name for f in fields(cls)]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
 
 _SHAPES: dict[str, tuple[int, ...]] = {
     'boxes_xyxy_px': (4,),

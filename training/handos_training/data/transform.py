@@ -33,11 +33,15 @@ def warp(sample: Sample, matrix: Matrix, size_hw: tuple[int, int]) -> Sample:
     return warp_labels(sample, matrix, size_hw).replace(image=_to_tensor(warped))
 
 
+def mirror(width_px: int) -> Matrix:
+    """The pixel map [3,3] that mirrors an image of `width_px`."""
+    return np.array([[-1.0, 0, width_px - 1], [0, 1, 0], [0, 0, 1]])
+
+
 def flip(sample: Sample) -> Sample:
     """The mirror image: left and right hands change places."""
     height, width = sample.image.shape[1:]
-    matrix = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]])
-    flipped = warp_labels(sample, matrix, (height, width))
+    flipped = warp_labels(sample, mirror(width), (height, width))
     return flipped.replace(image=sample.image.flip(-1))
 
 
@@ -250,4 +254,4 @@ def _project(points_m: Matrix, camera: Matrix) -> Matrix:
 
 
 def _to_tensor(image: npt.NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(image.transpose(2, 0, 1))
