@@ -69,12 +69,15 @@ class DecoderConfig:
     vertex_tokens: int = 778
     attention: AttentionStrategy = 'hierarchical'  # Fig. 8 (a) to (d), in the order of the type
     queries: Literal['instance', 'unified'] = 'instance'  # Q_inst or Q_uni (Table 6)
+    # Where the joints' references start: told by the query (the paper), or read off joint maps.
+    start: Literal['query', 'maps'] = 'query'
     stage: Literal['2d', 'full'] = 'full'  # '2d': all layers are 2D layers, no mesh (VI.2)
     sampling: Sampling = 'grid_sample'
 
     def __post_init__(self) -> None:
         _check_choice('decoder.attention', self.attention, AttentionStrategy)
         _check_choice('decoder.queries', self.queries, Literal['instance', 'unified'])
+        _check_choice('decoder.start', self.start, Literal['query', 'maps'])
         _check_choice('decoder.stage', self.stage, Literal['2d', 'full'])
         _check_choice('decoder.sampling', self.sampling, Sampling)
         _check_positive(
@@ -121,7 +124,7 @@ class HandOSConfig:
             name='nano',
             detector=DetectorConfig(family='d_fine', model=_nano_d_fine()),
             side_tuning=SideTuningConfig(combine='add', width=128, hidden=64),
-            decoder=DecoderConfig(dim=128, heads=8, ffn_dim=512, vertex_tokens=98),
+            decoder=DecoderConfig(dim=128, heads=8, ffn_dim=512, vertex_tokens=98, start='maps'),
             input_size_hw=(480, 640),
         )
         return replace(config, **changes)

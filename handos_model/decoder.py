@@ -26,6 +26,7 @@ from handos_model.heads import (
     exact_matmul,
     project,
 )
+from handos_model.joint_maps import JointMaps, finest_map, joint_positions
 from handos_model.types import NUM_JOINTS, NUM_VERTICES, ROOT_JOINT
 
 JOINTS_ONLY: Groups = ((slice(0, NUM_JOINTS), slice(0, NUM_JOINTS)),)
@@ -119,6 +120,7 @@ class InteractiveDecoder(nn.Module):
         else:
             self.unified = nn.Parameter(torch.randn(1, dim))
         self.joint_embedding = nn.Parameter(torch.randn(J, dim) * 0.5)
+        self.joint_maps = JointMaps(values_dim) if config.start == 'maps' else None
         self.joint_centre = MLP(dim, dim, 2, zero=True)
         self.joint_size = nn.Parameter(torch.full((J, 2), 0.5))
         self.position = MLP(4, dim, dim)
@@ -168,7 +170,8 @@ class InteractiveDecoder(nn.Module):
 
         instance = self.unified if config.queries == 'unified' else self.instance(queries)
         tokens = instance.expand(N, -1)[:, None] + self.joint_embedding
-        centres = frame.centre + self.joint_centre(tokens).float() * frame.size
+        centres = self._start(values_source, spatial_shapes, image_index, boxes_cxcywh, frame)
+        centres = centres + self.joint_centre(tokens).float() * frame.size
         sizes = frame.size * self.joint_size
         groups = JOINTS_ONLY
         residual = values_source.new_zeros(N, config.vertex_tokens, 3, dtype=torch.float32)
@@ -193,6 +196,24 @@ class InteractiveDecoder(nn.Module):
             centres = output.joints_2d.detach()
             outputs.append(output)
         return outputs
+
+    @torch.no_grad()
+    def _start(
+        self,
+        values_source: Tensor,
+        spatial_shapes: SpatialShapes,
+        image_index: Tensor,
+        boxes_cxcywh: Tensor,
+        frame: HandFrame,
+    ) -> Tensor:
+        """Where the references of the joints start, [N,21,2] or [N,1,2].
+
+        Detached as all references are: the maps learn from a loss of their own.
+        """
+        if self.joint_maps is None:
+            return frame.centre
+        logits = self.joint_maps(finest_map(values_source, spatial_shapes))
+        return joint_positions(logits, image_index, boxes_cxcywh)
 
     def _position(self, references: Tensor, frame: HandFrame, full: bool) -> Tensor:
         """Position embedding [N,T,d] of reference boxes [N,T,4].

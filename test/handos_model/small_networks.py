@@ -82,6 +82,7 @@ def excite(model: nn.Module) -> None:
 def small_config(family: str = 'd_fine', **decoder: Any) -> HandOSConfig:
     detector = SMALL_DETECTORS[family]
     settings: dict[str, Any] = {'dim': 64, 'heads': 4, 'ffn_dim': 64, 'vertex_tokens': 98}
+    settings['start'] = 'maps' if family == 'd_fine' else 'query'
     settings.update(decoder)
     return HandOSConfig(
         name='small',

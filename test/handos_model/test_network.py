@@ -273,7 +273,7 @@ def test_bfloat16_stays_close_and_finite():
 
 
 def test_training_the_head_changes_no_detector_tensor():
-    network = small_network().train()
+    network = small_network(small_config(start='query')).train()  # maps have their own loss
     before = {k: v.clone() for k, v in network.detector.state_dict().items()}
     assert any('running_mean' in key for key in before)
     trained = [p for p in network.parameters() if p.requires_grad]

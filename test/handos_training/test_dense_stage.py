@@ -8,6 +8,7 @@ from hand_samples import labelled_sample
 
 from handos_model.config import DetectorConfig
 from handos_model.detectors.dfine import DFineDetector, build_dfine, initialise_detector
+from handos_model.joint_maps import JointMaps
 from handos_training.data.sample import Batch, collate
 from handos_training.data.transform import letterbox
 from handos_training.dense_stage import (
@@ -43,7 +44,8 @@ def build_stage() -> DenseStage:
     )
     assert isinstance(detector, DFineDetector)
     initialise_detector(detector.model, 0)
-    return DenseStage(detector, DenseHeads(detector.dim, PARTS, width=32))
+    heads = DenseHeads(detector.dim, PARTS, width=32)
+    return DenseStage(detector, JointMaps(detector.dim, width=32), heads)
 
 
 def test_joint_cross_entropy_is_least_at_the_joint() -> None:

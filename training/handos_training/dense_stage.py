@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from handos_model.detectors.dfine import DFineDetector
 from handos_model.detectors.protocol import flatten_maps
 from handos_model.heads import MLP
+from handos_model.joint_maps import JointMaps
 from handos_training.data.sample import Batch
 from handos_training.detector_stage import encoder_maps
 from handos_training.losses import Term
@@ -40,7 +41,7 @@ JOINT_SIGMA = 0.03  # width of a joint's target as a part of the box side
 
 
 class DenseHeads(nn.Module):
-    """Light heads on the finest encoder map, and the losses of all dense targets.
+    """Light heads on the trunk of the joint maps and on the encoder's tokens, and their losses.
 
     `part_of_vertex` int64 [778] says which of the 16 segments a vertex belongs to (the largest
     skinning weight).
@@ -49,19 +50,19 @@ class DenseHeads(nn.Module):
     def __init__(self, dim: int, part_of_vertex: Tensor, width: int = 96) -> None:
         super().__init__()
         self.part_of_vertex = nn.Buffer(part_of_vertex, persistent=False)
-        self.trunk = nn.Sequential(nn.Conv2d(dim, width, 3, padding=1), nn.ReLU())
-        self.joint_head = nn.Conv2d(width, 21, 1)
         self.pose_head = MLP(dim, 2 * dim, 2 * 21 + 1)
         self.part_head = nn.Conv2d(width, NUM_MAPS, 1)
         nn.init.constant_(self.part_head.bias, -4.0)  # type: ignore[arg-type]
 
     def forward(
-        self, model: Any, maps: list[Tensor], targets: HandTargets, batch: Batch
+        self, model: Any, maps: list[Tensor], trunk: Tensor, targets: HandTargets, batch: Batch
     ) -> dict[str, Term]:
-        """Terms of a detector's encoder maps [B,d,h,w], finest first; `model` selects queries."""
-        features = self.trunk(maps[0])
-        joint_logits, part_logits = self.joint_head(features), self.part_head(features)
-        with torch.autocast(joint_logits.device.type, enabled=False):
+        """Terms of a detector's encoder maps [B,d,h,w], finest first; `model` selects queries.
+
+        `trunk` [B,width,h,w] is what the joint maps are read off.
+        """
+        part_logits = self.part_head(trunk)
+        with torch.autocast(part_logits.device.type, enabled=False):
             maps = [level.float() for level in maps]
             tokens, logits, boxes = selection(model, maps)
             shapes = [(level.shape[2], level.shape[3]) for level in maps]
@@ -69,8 +70,6 @@ class DenseHeads(nn.Module):
             terms = selection_losses(logits, boxes, centres, targets, batch.all_hands_labelled)
             image, token, hand = centres
             terms |= pose_losses(self.pose_head(tokens[image, token]), targets[hand])
-            joints = joint_cross_entropy(joint_logits.float(), targets)
-            terms['dense_joints'] = Term(JOINTS_WEIGHT * joints.total, joints.size)
             part_maps, known = part_targets(
                 targets, batch, self.part_of_vertex, part_logits.shape[-2:]
             )
@@ -103,25 +102,35 @@ def load_dense_heads(heads: DenseHeads, folder: Path) -> bool:
 
 
 class DenseStage(nn.Module):
-    """The detector without its decoder, and the dense heads."""
+    """The detector without its decoder, the decoder's joint maps, and the dense heads."""
 
-    def __init__(self, detector: DFineDetector, heads: DenseHeads) -> None:
+    def __init__(self, detector: DFineDetector, joint_maps: JointMaps, heads: DenseHeads) -> None:
         super().__init__()
         self.detector = detector
+        self.places = joint_maps
         self.heads = heads
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         maps, _ = encoder_maps(self.detector, batch.images.float() / 255)
-        return self.heads(  # type: ignore[no-any-return]
-            self.detector.model, maps, hand_targets(batch), batch
-        )
+        targets = hand_targets(batch)
+        terms, trunk = joint_map_terms(self.places, maps[0], targets)
+        return terms | self.heads(self.detector.model, maps, trunk, targets, batch)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def joint_maps(self, images: Tensor) -> Tensor:
         """Logits [B,21,h,w] of images [B,3,H,W] in [0,1], to look at."""
         maps, _ = encoder_maps(self.detector, images)
-        heatmaps: Tensor = self.heads.joint_head(self.heads.trunk(maps[0]))
+        heatmaps: Tensor = self.places(maps[0])
         return heatmaps
+
+
+def joint_map_terms(
+    joint_maps: JointMaps, finest: Tensor, targets: HandTargets
+) -> tuple[dict[str, Term], Tensor]:
+    """The joint maps' loss on the finest map [B,C,h,w], and the trunk that they are read off."""
+    trunk: Tensor = joint_maps.trunk(finest)
+    errors = joint_cross_entropy(joint_maps.joint_head(trunk).float(), targets)
+    return {'dense_joints': Term(JOINTS_WEIGHT * errors.total, errors.size)}, trunk
 
 
 def selection(model: Any, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

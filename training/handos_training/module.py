@@ -25,10 +25,11 @@ from handos_model.detectors.dfine import DFineDetector, initialise_detector
 from handos_model.detectors.protocol import DetectorOutput, unflatten_maps
 from handos_model.errors import UserError
 from handos_model.hand_model import HandModel
+from handos_model.joint_maps import JointMaps, finest_map
 from handos_model.network import Features, HandOS
 from handos_training.assigner import assign
 from handos_training.config import LossWeights, TrainConfig
-from handos_training.dense_stage import DenseHeads, DenseStage, load_dense_heads
+from handos_training.dense_stage import DenseHeads, DenseStage, joint_map_terms, load_dense_heads
 from handos_training.detector_stage import DetectorStage
 from handos_training.layout import fast_attention
 from handos_training.losses import MeshTopology, Term, hand_losses, mesh_topology
@@ -85,9 +86,6 @@ class HandTraining(nn.Module):
         (detector_stage,) = self._detector_stage
         if self.train_detector and detector_stage is not None:
             detected, terms = detector_stage(images, targets, batch.all_hands_labelled)
-            if self.dense is not None:
-                maps = unflatten_maps(detected.memory, detected.spatial_shapes)
-                terms |= self.dense(detector_stage.detector.model, maps, targets, batch)
         else:
             detected = self._detect_frozen(images)
         positives = assign(
@@ -99,6 +97,15 @@ class HandTraining(nn.Module):
         )
         size_hw = (int(images.shape[2]), int(images.shape[3]))
         values = self.network.side_tuning(detected)
+        joint_maps = self.network.decoder.joint_maps
+        if joint_maps is not None:
+            finest = finest_map(values, detected.spatial_shapes)
+            map_terms, trunk = joint_map_terms(joint_maps, finest, targets)
+            terms |= map_terms
+            if self.dense is not None and detector_stage is not None:
+                maps = unflatten_maps(detected.memory, detected.spatial_shapes)
+                model = detector_stage.detector.model
+                terms |= self.dense(model, maps, trunk, targets, batch)
         features = Features(detected, values, detected.spatial_shapes, size_hw)
         chosen = positives.image_index, positives.query_index
         layers = self.network.decode(
@@ -128,6 +135,16 @@ def trainable(network: HandOS) -> DFineDetector:
             f'{type(network.detector).__name__}: keep it frozen, in stage 2d or full'
         )
     return network.detector
+
+
+def joint_maps_of(network: HandOS) -> JointMaps:
+    """The decoder's joint maps, which the dense targets are for."""
+    if network.decoder.joint_maps is None:
+        raise UserError(
+            'dense targets teach joint maps, and this network has none: use decoder.start="maps" '
+            '(nano), or leave out stage dense and dense_along'
+        )
+    return network.decoder.joint_maps
 
 
 def build_network(config: TrainConfig, hand_model: HandModel) -> HandOS:
@@ -226,13 +243,14 @@ def build_module(config: TrainConfig, network: HandOS, hand_model: HandModel) ->
     """The training step of `config.stage` over the network's parts."""
     dense = None
     if config.stage == 'dense' or config.dense_along:
+        joint_maps_of(network)
         parts = torch.tensor(hand_model.skinning_weights).argmax(dim=1)
         dense = DenseHeads(trainable(network).dim, parts)
         if config.init_from is not None:
             load_dense_heads(dense, config.init_from)
     if config.stage == 'dense':
         assert dense is not None
-        return DenseStage(trainable(network), dense)
+        return DenseStage(trainable(network), joint_maps_of(network), dense)
     if config.stage == 'detector':
         return DetectorTraining(network)
     return HandTraining(
