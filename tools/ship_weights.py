@@ -4,8 +4,8 @@
     python tools/ship_weights.py RUN/weights weights/nano
 
 Matrices are stored as float16, vectors (biases, statistics) as they are; loading widens them,
-so that training continues from the shipped folder (`--init-from weights/nano`). The model card
-(README.md) is written by a person, before or after.
+so that training continues from the shipped folder (`--init-from weights/nano`); the heads of the
+dense targets go along for that. The model card (README.md) is written by a person, before.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from handos_model.weights import WEIGHTS, verify_checksums, write_checksums
+from handos_training.dense_stage import HEADS_FILE
 
 
 def halved(tensor: torch.Tensor) -> torch.Tensor:
@@ -32,10 +33,12 @@ def main() -> None:
     parser.add_argument('out', type=Path, help='the folder that `handos export` wrote')
     arguments = parser.parse_args()
     verify_checksums(arguments.run)
-    tensors = load_file(arguments.run / WEIGHTS)
-    path = arguments.out / WEIGHTS
-    save_file({name: halved(value) for name, value in tensors.items()}, path, {'format': 'pt'})
-    path.chmod(0o644)
+    for name in (WEIGHTS, HEADS_FILE):
+        if not (arguments.run / name).is_file():
+            continue
+        tensors = {key: halved(value) for key, value in load_file(arguments.run / name).items()}
+        save_file(tensors, arguments.out / name, {'format': 'pt'})
+        (arguments.out / name).chmod(0o644)
     write_checksums(arguments.out)
     size_mb = sum(file.stat().st_size for file in arguments.out.iterdir()) / 1e6
     print(f'{arguments.out}: {size_mb:.1f} MB')

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from hand_samples import labelled_sample
+from safetensors.torch import load_file
 
 from handos_model.errors import UserError
 from handos_training.config import (
@@ -271,6 +272,15 @@ def test_two_processes_equal_one(drawn_cache: Path, tmp_path: Path) -> None:
         processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
     assert [process.wait(timeout=240) for process in processes] == [0, 0]
     assert losses_of(tmp_path / 'two') == pytest.approx(losses_of(tmp_path / 'one'), rel=1e-4)
+    weights = {run: load_file(tmp_path / run / 'model.safetensors') for run in
+               ('start', 'one/weights', 'two/weights')}  # fmt: skip
+    averaged = [name for name in weights['start'] if 'side_tuning' in name and 'running' in name]
+    assert averaged
+    for name in averaged:
+        torch.testing.assert_close(
+            weights['two/weights'][name], weights['one/weights'][name], rtol=1e-3, atol=1e-4
+        )
+        assert not torch.equal(weights['two/weights'][name], weights['start'][name])
 
 
 def smoke(folder: Path, num_images: int, **changes: object) -> dict[int, float]:

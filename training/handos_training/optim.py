@@ -64,7 +64,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 class WeightAverage:
     """Exponential moving average of a module's parameters and floating-point buffers.
 
-    The module's tensors are looked up once: build it after the module has moved to its device.
+    The module's tensors are looked up once: build it after the module has moved to its
+    device and has been wrapped, which both may replace buffers.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

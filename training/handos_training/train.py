@@ -68,9 +68,10 @@ class Trainer:
         if config.compile:
             compile_convolutions(self.network)
         self.optimizer = build_optimizer(module, config.optim)
-        self.average = WeightAverage(module, config.optim.ema_decay)
         self.bare_module = module
         self.module = self.accelerator.prepare_model(module)
+        # Afterwards, because wrapping for several processes puts new buffers into the module.
+        self.average = WeightAverage(module, config.optim.ema_decay)
         self.checkpoints = CheckpointFolder(config.out / 'checkpoints', config.keep_last)
         self.step, self.best = 0, float('inf')
         self.stopping = False
