@@ -319,7 +319,7 @@ def _hand_model():  # type: ignore[no-untyped-def]
     return HandModel.embedded()
 
 
-def test_the_start_that_the_docs_name_fits_nano() -> None:
-    start = Path(__file__).resolve().parents[2] / 'training' / 'start' / 'nano'
+def test_training_goes_on_from_the_shipped_weights() -> None:
+    start = Path(__file__).resolve().parents[2] / 'weights' / 'nano'
     network = build_network(replace(load_config('nano_dense'), init_from=start), _hand_model())
     assert load_matching(network, start) == []

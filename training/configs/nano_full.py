@@ -1,6 +1,7 @@
 """`nano`, last stage: joints, mesh and translation, the detector trained along.
 
-It starts from nano_2d, or from nano_dense where the 2D stage is left out.
+One image size, that of the exported network: boxes are told in parts of the image, so one and the
+same hand would have to be told differently at every size.
 """
 
 from pathlib import Path
@@ -10,16 +11,16 @@ from handos_training.config import DataConfig, OptimConfig, TrainConfig
 config = TrainConfig(
     stage='full',
     model='nano',
-    init_from=Path('runs/nano_2d/weights'),
+    init_from=Path('runs/nano_dense/weights'),
     train_detector=True,
     dense_along=True,
-    image_sizes_hw=((192, 256), (256, 320), (288, 384)),
-    batch_size=16,
+    image_sizes_hw=((192, 256),),
+    batch_size=24,
     num_steps=40_000,
-    max_queries_per_hand=2,
+    max_queries_per_hand=1,
     out=Path('runs/nano_full'),
-    optim=OptimConfig(optimizer='adamw', lr=5e-4, weight_decay=0.01, warmup_steps=100,
-                      max_grad_norm=5.0, detector_factor=0.7, backbone_factor=0.7,
-                      constant_fraction=0.4, final_factor=0.05, ema_decay=0.9995),
-    data=DataConfig(cache=(Path('runs/cache'),)),
+    optim=OptimConfig(optimizer='adamw', lr=7e-4, weight_decay=0.01, warmup_steps=40,
+                      constant_fraction=0.3, final_factor=0.02, max_grad_norm=5.0,
+                      detector_factor=0.6, backbone_factor=0.5, ema_decay=0.998),
+    data=DataConfig(cache=(Path('runs/cache'),), focus=0.6, focus_side=(0.35, 0.95)),
 )  # fmt: skip
