@@ -30,7 +30,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runtime: pyproject.toml setup.py setup.cfg | $(BIN)/python
-	$(PIP) -e '.[onnx,ros-free]'
+	$(PIP) --no-compile -e '.[onnx,ros-free]'
 	touch $@
 
 $(VENV)/.installed: pyproject.toml training/pyproject.toml constraints.txt setup.py setup.cfg | $(BIN)/python
