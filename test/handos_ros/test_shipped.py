@@ -63,10 +63,10 @@ def test_the_demo_s_video_plays(demo: tuple[str, Path]):
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp('demo')
     done = subprocess.run(
-        [sys.executable, '-m', 'handos_ros.cli', 'demo', '--out', str(folder), '--limit', '25'],
+        [sys.executable, '-m', 'handos_ros.cli', 'demo', '--out', str(folder), '--limit', '60'],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         env=os.environ | {'COLUMNS': '300', 'ROS_DOMAIN_ID': str(100 + os.getpid() % 100)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
