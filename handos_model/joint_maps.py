@@ -24,6 +24,7 @@ class JointMaps(nn.Module):
 
     def __init__(self, dim: int, width: int = 96) -> None:
         super().__init__()
+        self.width = width
         self.trunk = nn.Sequential(nn.Conv2d(dim, width, 3, padding=1), nn.ReLU())
         self.joint_head = nn.Conv2d(width, NUM_JOINTS, 1)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from handos_model.network import HandOS
 
 CONFIG, WEIGHTS, CARD, CHECKSUMS = 'config.json', 'model.safetensors', 'README.md', 'SHA256SUMS'
+SHIPPED = ('*.json', '*.onnx', '*.safetensors', '*.jpg', CARD, CHECKSUMS)  # of a folder on the hub
 PACKAGE = Path(__file__).resolve().parent
 # Where shipped weights stand: installed with the package, or in a source checkout.
 SEARCH_PATH = (PACKAGE / 'assets' / 'weights', PACKAGE.parent / 'weights')
@@ -146,9 +147,7 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(hub_id, allow_patterns=[CONFIG, WEIGHTS, CARD, CHECKSUMS, '*.onnx'])
-        )
+        return Path(snapshot_download(hub_id, allow_patterns=list(SHIPPED)))
     except Exception as error:  # the hub client raises a dozen kinds, all meaning: not got
         raise UserError(
             f'could not get {hub_id} from the Hugging Face hub ({type(error).__name__}): check '

@@ -5,7 +5,7 @@
 
 Matrices are stored as float16, vectors (biases, statistics) as they are; loading widens them,
 so that training continues from the shipped folder (`--init-from weights/nano`); the heads of the
-dense targets go along for that. The model card (README.md) is written by a person, before.
+dense targets go along for that. The model card (README.md) is written by a person.
 """
 
 from __future__ import annotations

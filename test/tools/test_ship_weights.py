@@ -20,7 +20,7 @@ def test_a_run_becomes_a_folder_that_trains_on(tmp_path: Path) -> None:
     run, out = tmp_path / 'run', tmp_path / 'out'
     torch.manual_seed(0)
     network = HandOS.from_config(tiny(), HandModel.embedded())
-    heads = DenseHeads(32, torch.zeros(778, dtype=torch.long))
+    heads = DenseHeads(32, torch.zeros(778, dtype=torch.long), width=96)
     save_dense_heads(heads, run)
     network.save_pretrained(run)
     out.mkdir()
@@ -34,4 +34,4 @@ def test_a_run_becomes_a_folder_that_trains_on(tmp_path: Path) -> None:
         torch.testing.assert_close(half[name].float(), value.float(), rtol=1e-3, atol=1e-6)
     shipped = HandOS.from_pretrained(out)
     assert all(value.dtype == torch.float32 for value in shipped.parameters())
-    assert load_dense_heads(DenseHeads(32, torch.zeros(778, dtype=torch.long)), out)
+    assert load_dense_heads(DenseHeads(32, torch.zeros(778, dtype=torch.long), width=96), out)

@@ -44,10 +44,10 @@ class DenseHeads(nn.Module):
     """Light heads on the trunk of the joint maps and on the encoder's tokens, and their losses.
 
     `part_of_vertex` int64 [778] says which of the 16 segments a vertex belongs to (the largest
-    skinning weight).
+    skinning weight); `width` is that of the joint maps' trunk.
     """
 
-    def __init__(self, dim: int, part_of_vertex: Tensor, width: int = 96) -> None:
+    def __init__(self, dim: int, part_of_vertex: Tensor, width: int) -> None:
         super().__init__()
         self.part_of_vertex = nn.Buffer(part_of_vertex, persistent=False)
         self.pose_head = MLP(dim, 2 * dim, 2 * 21 + 1)
@@ -88,7 +88,7 @@ def save_dense_heads(module: nn.Module, folder: Path) -> None:
 
 
 def load_dense_heads(heads: DenseHeads, folder: Path) -> bool:
-    """Continue with the heads of an earlier run, where its folder holds some that fit.
+    """Continue with the heads of an earlier run; False where its folder holds none that fit.
 
     Fresh heads would disturb a trained encoder with gradients that mean nothing yet.
     """
@@ -107,21 +107,20 @@ class DenseStage(nn.Module):
     def __init__(self, detector: DFineDetector, joint_maps: JointMaps, heads: DenseHeads) -> None:
         super().__init__()
         self.detector = detector
-        self.places = joint_maps
+        self.joint_maps = joint_maps
         self.heads = heads
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         maps, _ = encoder_maps(self.detector, batch.images.float() / 255)
         targets = hand_targets(batch)
-        terms, trunk = joint_map_terms(self.places, maps[0], targets)
+        terms, trunk = joint_map_terms(self.joint_maps, maps[0], targets)
         return terms | self.heads(self.detector.model, maps, trunk, targets, batch)  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def joint_maps(self, images: Tensor) -> Tensor:
-        """Logits [B,21,h,w] of images [B,3,H,W] in [0,1], to look at."""
+    def joint_logits(self, images: Tensor) -> Tensor:
+        """Joint maps [B,21,h,w] of images [B,3,H,W] in [0,1], to look at."""
         maps, _ = encoder_maps(self.detector, images)
-        heatmaps: Tensor = self.places(maps[0])
-        return heatmaps
+        return self.joint_maps(maps[0])  # type: ignore[no-any-return]
 
 
 def joint_map_terms(

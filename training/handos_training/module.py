@@ -243,9 +243,8 @@ def build_module(config: TrainConfig, network: HandOS, hand_model: HandModel) ->
     """The training step of `config.stage` over the network's parts."""
     dense = None
     if config.stage == 'dense' or config.dense_along:
-        joint_maps_of(network)
         parts = torch.tensor(hand_model.skinning_weights).argmax(dim=1)
-        dense = DenseHeads(trainable(network).dim, parts)
+        dense = DenseHeads(trainable(network).dim, parts, joint_maps_of(network).width)
         if config.init_from is not None:
             load_dense_heads(dense, config.init_from)
     if config.stage == 'dense':

@@ -121,7 +121,7 @@ class Validator:
                 so_far = sums.get(name, Term(torch.zeros(()), torch.zeros(())))
                 sums[name] = Term(so_far.total + term.total.cpu(), so_far.size + term.size.cpu())
             if isinstance(module, DenseStage):
-                logits = module.joint_maps(moved.images.float() / 255)
+                logits = module.joint_logits(moved.images.float() / 255)
                 predictions = joint_map_predictions(logits, batch)
             else:
                 predictions = predict(self.network, moved.images)
