@@ -136,14 +136,15 @@ class InteractiveDecoder(nn.Module):
         self.lifting = Lifting(dim, hand_model, torch.tensor(vertices))
         self.camera_position = MLP(4, dim, dim)
         self.mesh_heads = nn.ModuleList(MeshHeads(dim) for _ in range(config.layers_3d))
-        regressor = torch.tensor(hand_model.joint_regressor_21).float()
-        upsample = torch.tensor(upsampling).float()
+        regressor = torch.tensor(hand_model.joint_regressor_21).double()
+        upsample = torch.tensor(upsampling).double()
+        # Multiplied in float64, so that every process rounds to the same float32.
         for name, value in (
             ('joint_regressor', regressor),
             ('upsampling', upsample),
             ('root_regressor', regressor[ROOT_JOINT : ROOT_JOINT + 1] @ upsample),
         ):
-            self.register_buffer(name, value, persistent=False)
+            self.register_buffer(name, value.float(), persistent=False)
 
     def set_sampler(self, sampler: Sampler) -> None:
         """Swap the sampling of the deformable attention in all layers, for export."""

@@ -28,6 +28,9 @@ def test_a_saved_network_is_the_same_network(network, folder):
     loaded = HandOS.from_pretrained(folder)
     assert not any(module.training for module in loaded.modules())
     assert loaded.config == network.config and loaded.config.template_hash
+    for parts in (HandOS.named_parameters, HandOS.named_buffers):  # also those never saved
+        for (name, value), (_, again) in zip(parts(network), parts(loaded), strict=True):
+            assert torch.equal(value, again), name
     with torch.no_grad():
         features = [n.encode(random_images()) for n in (network, loaded)]
         outputs = [
