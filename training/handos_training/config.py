@@ -35,7 +35,7 @@ class LossWeights:
 class OptimConfig:
     """Optimiser and schedule; the defaults are the paper's."""
 
-    optimizer: Literal['adam', 'adamw'] = 'adam'
+    optimizer: Literal['adam', 'adamw', 'muon'] = 'adam'
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from handos_training.config import OptimConfig
+from handos_training.muon import Muon
 
 
 def learning_rate_factor(step: int, num_steps: int, config: OptimConfig) -> float:
@@ -25,12 +26,13 @@ def learning_rate_factor(step: int, num_steps: int, config: OptimConfig) -> floa
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over the trainable parameters.
+    """Adam, AdamW or Muon over the trainable parameters.
 
     No weight decay on biases, norms and embeddings; `backbone_factor` times the rate on the
-    detector's backbone, `detector_factor` on the rest of the detector.
+    detector's backbone, `detector_factor` on the rest of the detector. Muon takes the weights of
+    linear maps and convolutions, and leaves the rest to AdamW.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -39,7 +41,8 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optim
             factor = config.backbone_factor if '.backbone.' in name else config.detector_factor
         decayed = parameter.ndim >= 2 and 'embed' not in name.rsplit('.', 1)[-1]
         decay = config.weight_decay if decayed else 0.0
-        groups.setdefault((factor, decay), []).append(parameter)
+        matrix = config.optimizer == 'muon' and decayed and name.endswith('weight')
+        groups.setdefault((factor, decay, matrix), []).append(parameter)
     if not groups:
         raise ValueError('nothing to train: every parameter is frozen')
     parameters = [
@@ -48,11 +51,14 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optim
             'lr': config.lr * factor,
             'base_lr': config.lr * factor,
             'weight_decay': decay,
+            'orthogonal': matrix,
         }
-        for (factor, decay), group in groups.items()
+        for (factor, decay, matrix), group in groups.items()
     ]
-    kind = torch.optim.AdamW if config.optimizer == 'adamw' else torch.optim.Adam
-    return kind(parameters, lr=config.lr, betas=config.betas)
+    kinds: dict[str, type[torch.optim.Adam]] = {
+        'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW, 'muon': Muon,
+    }  # fmt: skip
+    return kinds[config.optimizer](parameters, lr=config.lr, betas=config.betas)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
