@@ -38,6 +38,7 @@ def demo(
     weights: Annotated[str, typer.Option(help='Shipped name or folder.')] = 'nano',
     backend: Annotated[str, typer.Option(help='auto, or one of `handos doctor`.')] = 'auto',
     rate_hz: Annotated[float, typer.Option('--rate', help='Images a second.')] = 15.0,
+    score: Annotated[float, typer.Option(help='Least score of a hand.')] = 0.5,
     limit_s: Annotated[float, typer.Option('--limit', help='Stop after so long [s].')] = 100.0,
 ) -> None:
     """Show hands of a video in the terminal; write overlay video, recording and picture."""
@@ -53,7 +54,7 @@ def demo(
     log = (out / 'node.log').open('w')
     hands_node = _start(
         log, 'run', '--ros-args', '-p', f'model:={weights}', '-p', f'backend:={backend}',
-        '-p', 'publish_theta:=false',
+        '-p', f'score_threshold:={score}', '-p', 'publish_theta:=false',
     )  # fmt: skip
     camera: subprocess.Popen[str] | None = None
     init(args=[])
