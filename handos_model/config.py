@@ -119,12 +119,14 @@ class HandOSConfig:
 
     @classmethod
     def nano(cls, **changes: Any) -> HandOSConfig:
-        """Two CPU cores: our own D-FINE with strides 8, 16, 32 at d=128, 98 vertex tokens."""
+        """Two CPU cores: our own D-FINE with strides 8, 16, 32 at d=128, four decoder layers."""
         config = cls(
             name='nano',
             detector=DetectorConfig(family='d_fine', model=_nano_d_fine()),
             side_tuning=SideTuningConfig(combine='add', width=128, hidden=64),
-            decoder=DecoderConfig(dim=128, heads=8, ffn_dim=512, vertex_tokens=98, start='maps'),
+            decoder=DecoderConfig(
+                dim=128, heads=8, ffn_dim=512, layers_3d=2, vertex_tokens=98, start='maps'
+            ),
             input_size_hw=(480, 640),
         )
         return replace(config, **changes)

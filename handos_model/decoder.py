@@ -171,7 +171,9 @@ class InteractiveDecoder(nn.Module):
 
         instance = self.unified if config.queries == 'unified' else self.instance(queries)
         tokens = instance.expand(N, -1)[:, None] + self.joint_embedding
-        centres = self._start(values_source, spatial_shapes, image_index, boxes_cxcywh, frame)
+        centres, depths_m = self._start(
+            values_source, spatial_shapes, image_index, boxes_cxcywh, frame
+        )
         centres = centres + self.joint_centre(tokens).float() * frame.size
         sizes = frame.size * self.joint_size
         groups = JOINTS_ONLY
@@ -193,7 +195,7 @@ class InteractiveDecoder(nn.Module):
             output = head(tokens[:, :NUM_JOINTS], centres, frame)
             if full:
                 mesh_head = self.mesh_heads[i - config.layers_2d]
-                residual = self._add_mesh(output, mesh_head, tokens, residual, frame)
+                residual = self._add_mesh(output, mesh_head, tokens, depths_m, residual, frame)
             centres = output.joints_2d.detach()
             outputs.append(output)
         return outputs
@@ -206,15 +208,15 @@ class InteractiveDecoder(nn.Module):
         image_index: Tensor,
         boxes_cxcywh: Tensor,
         frame: HandFrame,
-    ) -> Tensor:
-        """Where the references of the joints start, [N,21,2] or [N,1,2].
+    ) -> tuple[Tensor, Tensor]:
+        """Where the references of the joints start [N,21,2] or [N,1,2], and their depths [N,21].
 
-        Detached as all references are: the maps learn from a loss of their own.
+        Detached as all references are: the maps learn from losses of their own.
         """
         if self.joint_maps is None:
-            return frame.centre
-        logits = self.joint_maps(finest_map(values_source, spatial_shapes))
-        return joint_positions(logits, image_index, boxes_cxcywh)
+            return frame.centre, frame.centre.new_zeros(len(boxes_cxcywh), NUM_JOINTS)
+        logits, depths_m = self.joint_maps(finest_map(values_source, spatial_shapes))
+        return joint_positions(logits, depths_m, image_index, boxes_cxcywh)
 
     def _position(self, references: Tensor, frame: HandFrame, full: bool) -> Tensor:
         """Position embedding [N,T,d] of reference boxes [N,T,4].
@@ -239,11 +241,12 @@ class InteractiveDecoder(nn.Module):
         output: DecoderOutput,
         head: nn.Module,
         tokens: Tensor,
+        depths_m: Tensor,
         residual: Tensor,
         frame: HandFrame,
     ) -> Tensor:
         residual, coarse, translation = head(
-            tokens, output.joints_2d, self.lifting.matrix[:-1], residual, frame
+            tokens, output.joints_2d, depths_m, self.lifting.matrix[:-1], residual, frame
         )
         coarse = coarse - exact_matmul(self.root_regressor, coarse)
         output.vertices_m = exact_matmul(self.upsampling, coarse)

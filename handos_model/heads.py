@@ -4,9 +4,9 @@ Three choices make them learn from few images; each leaves the paper's function 
 
 - Joints are refined as in DETR: reference + offset in units of the hand's box, the reference
   detached. No sigmoid, because a joint may lie outside the image.
-- Vertices are a residual over a weak-perspective lift: the 2D joints, spread over the vertices by
-  the lifting matrix and scaled to metres, give x and y, so that the orientation and the side are
-  never learned by heart. The residual accumulates over the layers.
+- Vertices are a residual over a weak-perspective lift: the 2D joints, scaled to metres, and their
+  depths, where joint maps tell them, are spread over the vertices by the lifting matrix, so that
+  the orientation and the side are never learned by heart. The residual accumulates over layers.
 - Translation is the pixel of the root, as an offset from the 2D root joint, and the logarithm of
   depth, as an offset from the depth that weak perspective gives under the virtual camera.
 """
@@ -110,11 +110,13 @@ class MeshHeads(nn.Module):
         self,
         tokens: Tensor,
         joints_2d: Tensor,
+        depths_m: Tensor,
         lifting: Tensor,
         previous: Tensor,
         frame: HandFrame,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens [N,21+V+1,d], lifting [V,21], residual of the layer before [N,V,3].
+        """Tokens [N,21+V+1,d], 2D joints, their depths [N,21] from the root, lifting [V,21] and
+        the residual of the layer before [N,V,3].
 
         Returns the residual and the vertices [N,V,3] in metres, before the root is subtracted,
         and the translation [N,3].
@@ -126,8 +128,8 @@ class MeshHeads(nn.Module):
         metres_per_px = HAND_EXTENT_M * log_scale.exp() / frame.extent_px  # [N,1]
 
         root = joints_2d[:, ROOT_JOINT : ROOT_JOINT + 1]
-        lifted_px = exact_matmul(lifting, (joints_2d - root) * frame.image_px)
-        flat = nn.functional.pad(lifted_px * metres_per_px[:, None], (0, 1))
+        joints_px = (joints_2d - root) * frame.image_px
+        joints_m = torch.cat([joints_px * metres_per_px[:, None], depths_m[..., None]], dim=-1)
         residual = previous.detach() + RESIDUAL_UNIT_M * self.residual(vertex_tokens).float()
 
         offset = self.translation(tokens[:, -1]).float()
@@ -135,7 +137,7 @@ class MeshHeads(nn.Module):
         depth = frame.focal_px * metres_per_px.detach() * offset[:, 2:].clamp(-3, 3).exp()
         ray = (pixel - 0.5) * frame.image_px / frame.focal_px
         translation = torch.cat([ray * depth, depth], dim=-1)
-        return residual, flat + residual, translation
+        return residual, exact_matmul(lifting, joints_m) + residual, translation
 
 
 def exact_matmul(a: Tensor, b: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from handos_training.dense_stage import (
     focal,
     iou_and_giou,
     joint_cross_entropy,
+    joint_depths,
     load_dense_heads,
     part_targets,
     pose_losses,
@@ -84,6 +85,27 @@ def test_joint_cross_entropy_gradient() -> None:
     targets.labels.has_joint_px[:, 3:] = False
     logits = torch.randn(1, 21, *SHAPES[2], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: joint_cross_entropy(x, targets).total, logits)
+
+
+def test_depths_are_read_where_the_joints_are() -> None:
+    targets = hand_targets(batch_of(0))
+    h, w = SHAPES[0]
+    wrong = torch.full((1, 21, h, w), 7.0, requires_grad=True)
+    cells = (targets.joints_2d * torch.tensor([w, h]) - 0.5).floor().long()
+    right = wrong.detach().clone()
+    for hand, joint in targets.labels.has_joint_px.nonzero():
+        x, y = cells[hand, joint].tolist()
+        depth_m = targets.labels.joints_m[hand, joint, 2]
+        right[0, joint, max(y, 0) : y + 2, max(x, 0) : x + 2] = depth_m
+    first = targets[torch.tensor([0])]
+    assert float(joint_depths(right, first).total) < 1e-5
+    term = joint_depths(wrong, first)
+    term.total.backward()
+    assert float(term.total.detach() / term.size) == pytest.approx(35, rel=0.05)  # 7 m / 0.2 m
+    assert wrong.grad is not None and int((wrong.grad != 0).flatten(2).sum(-1).max()) <= 4
+
+    targets.labels.has_joints_m[:] = False
+    assert float(joint_depths(wrong, targets).size) == 0
 
 
 def test_parts_mark_the_cells_of_visible_vertices() -> None:

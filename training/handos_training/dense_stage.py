@@ -2,10 +2,11 @@
 
 A DETR-like detector learns slowly from nothing, because only a few matched queries carry a
 gradient. Here every cell of the finest map learns what is on it: where each joint of each hand is
-(cross-entropy over the cells of the hand's box) and which part of which side of a hand it shows;
-the detector's own query selection (score and box of each encoder token) is trained as a dense
-detector, and the tokens at a hand's centre tell its joints and side. The selection heads stay; the
-heads of this file never leave the training: they lie beside a run's weights for its next stage.
+(cross-entropy over the cells of the hand's box), how far behind the root it lies, and which part
+of which side of a hand is shown; the detector's own query selection (score and box of each encoder
+token) is trained as a dense detector, and the tokens at a hand's centre tell its joints and side.
+The selection heads stay; the heads of this file never leave the training: they lie beside a run's
+weights for its next stage.
 Later stages may keep the dense targets beside their own (`dense_along`): from scratch, the encoder
 goes on learning from every cell while the queries learn from a few.
 """
@@ -27,7 +28,7 @@ from handos_model.heads import MLP
 from handos_model.joint_maps import JointMaps
 from handos_training.data.sample import Batch
 from handos_training.detector_stage import encoder_maps
-from handos_training.losses import Term
+from handos_training.losses import HAND_LENGTH_M, Term
 from handos_training.targets import HandTargets, cxcywh_to_xyxy, hand_targets
 
 HEADS_FILE = 'dense_heads.safetensors'
@@ -37,6 +38,8 @@ SIZE_RANGE = 8  # a level of stride s takes boxes of up to 8 s px; the last take
 CENTRE_RADIUS = 1.5  # cells around a box's centre that are trained to find it
 MAX_JOINT_OFFSET = 2.0  # box sizes; joints farther from a box of visible parts are not asked for
 JOINTS_WEIGHT = 5.0  # the term that teaches features most; boxes are learned soon and noisily
+DEPTH_WEIGHT = 20.0  # 10 mm count 1.0
+SIDE_WEIGHT = 4.0
 JOINT_SIGMA = 0.03  # width of a joint's target as a part of the box side
 
 
@@ -120,16 +123,22 @@ class DenseStage(nn.Module):
     def joint_logits(self, images: Tensor) -> Tensor:
         """Joint maps [B,21,h,w] of images [B,3,H,W] in [0,1], to look at."""
         maps, _ = encoder_maps(self.detector, images)
-        return self.joint_maps(maps[0])  # type: ignore[no-any-return]
+        return self.joint_maps(maps[0])[0]  # type: ignore[no-any-return]
 
 
 def joint_map_terms(
     joint_maps: JointMaps, finest: Tensor, targets: HandTargets
 ) -> tuple[dict[str, Term], Tensor]:
-    """The joint maps' loss on the finest map [B,C,h,w], and the trunk that they are read off."""
+    """The joint maps' losses on the finest map [B,C,h,w], and the trunk that they are read off."""
     trunk: Tensor = joint_maps.trunk(finest)
-    errors = joint_cross_entropy(joint_maps.joint_head(trunk).float(), targets)
-    return {'dense_joints': Term(JOINTS_WEIGHT * errors.total, errors.size)}, trunk
+    logits, depths_m = joint_maps.read(trunk)
+    errors = joint_cross_entropy(logits.float(), targets)
+    depth_errors = joint_depths(depths_m, targets)
+    terms = {
+        'dense_joints': Term(JOINTS_WEIGHT * errors.total, errors.size),
+        'dense_depths': Term(DEPTH_WEIGHT * depth_errors.total, depth_errors.size),
+    }
+    return terms, trunk
 
 
 def selection(model: Any, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,7 +188,7 @@ def selection_losses(
 
 
 def pose_losses(predicted: Tensor, targets: HandTargets) -> dict[str, Term]:
-    """L1 of the joints in units of the box (weight 5) and cross-entropy of the side.
+    """L1 of the joints in units of the box (weight 5) and cross-entropy of the side (weight 4).
 
     predicted [P,43] for P tokens and their hands: the offset of each joint from the box's centre
     in units of its size, and the logit of a left hand. Deformable attention chooses where to look
@@ -196,7 +205,9 @@ def pose_losses(predicted: Tensor, targets: HandTargets) -> dict[str, Term]:
     )
     return {
         'dense_pose': Term(5 * errors.sum(), errors.new_tensor(float(len(errors)))),
-        'dense_side': Term(side_errors.sum(), errors.new_tensor(float(len(side_errors)))),
+        'dense_side': Term(
+            SIDE_WEIGHT * side_errors.sum(), errors.new_tensor(float(len(side_errors)))
+        ),
     }
 
 
@@ -285,6 +296,21 @@ def joint_cross_entropy(logits: Tensor, targets: HandTargets) -> Term:
     near = (distance2.masked_fill(outside, float('inf')).flatten(1).amin(-1) < 1) if len(hand) \
         else torch.zeros(0, dtype=torch.bool, device=logits.device)  # fmt: skip
     errors = F.kl_div(guess[near], goal[near], reduction='none', log_target=True).sum(-1)
+    return Term(errors.sum(), errors.new_tensor(float(errors.numel())))
+
+
+def joint_depths(depths_m: Tensor, targets: HandTargets) -> Term:
+    """|depth - depth*|, in hand lengths, at each labelled joint of maps [B,21,h,w].
+
+    The map is read between its cells, where the joint truly is.
+    """
+    inside = ((targets.joints_2d >= 0) & (targets.joints_2d <= 1)).all(-1)
+    labelled = inside & targets.labels.has_joint_px & targets.labels.has_joints_m[:, None]
+    hand, joint = labelled.nonzero(as_tuple=True)
+    maps = depths_m[targets.image_index[hand], joint][:, None]  # [P,1,h,w]
+    places = (2 * targets.joints_2d[hand, joint] - 1)[:, None, None]
+    read = F.grid_sample(maps, places, align_corners=False, padding_mode='border')[:, 0, 0, 0]
+    errors = (read - targets.labels.joints_m[hand, joint, 2]).abs() / HAND_LENGTH_M
     return Term(errors.sum(), errors.new_tensor(float(errors.numel())))
 
 
