@@ -182,7 +182,7 @@ class Agreement:
     def add(
         self, joints_px: NDArray[Any], side: str, hands: list[Hand], overlaps: NDArray[Any]
     ) -> None:
-        """A hand of the peer and how much it overlaps each of ours [N]."""
+        """A hand of the peer, its joints [21,2], and the IoU of its box with each of ours [N]."""
         best = int(overlaps.argmax()) if len(overlaps) else -1
         if best < 0 or overlaps[best] < IOU_FOUND:
             self.errors.append(np.full(21, np.inf))
@@ -212,7 +212,7 @@ def measure_video(pipeline: HandPipeline, data: Path, sheet: Sheet) -> dict[str,
     folder = data / 'tfjs-hand' / 'hand-pose-detection' / 'test_data'
     golden = np.array(json.loads((folder / 'asl_hand.full.json').read_text()))[..., :2] - 0.5
     capture = cv2.VideoCapture(str(folder / 'asl_hand.25fps.mp4'))
-    errors, strict_errors, tracks = [], [], []
+    errors, found_by_joints, tracks = [], [], []
     for index, joints in enumerate(golden):
         ok, image = capture.read()
         if not ok:
@@ -224,13 +224,13 @@ def measure_video(pipeline: HandPipeline, data: Path, sheet: Sheet) -> dict[str,
         best = max(hands, key=lambda hand, box=skin: _overlap(hand, box), default=None)
         if best is None or _overlap(best, skin) < IOU_FOUND:
             errors.append(np.inf)
-            strict_errors.append(np.inf)
+            found_by_joints.append(False)
             tracks.append(np.full((21, 2), np.nan))
             continue
         distance_px = np.linalg.norm(best.joints_px - joints, axis=1)
         errors.append(float(distance_px.mean() / np.ptp(joints, axis=0).max()))
         overlap = iou_xyxy(extent(best.joints_px)[None], extent(joints)[None])[0, 0]
-        strict_errors.append(errors[-1] if overlap >= IOU_FOUND else np.inf)
+        found_by_joints.append(bool(overlap >= IOU_FOUND))
         tracks.append(best.joints_px)
     # Acceleration: what a still or steadily moving hand does not have.
     ours, reference = _acceleration_px(np.array(tracks)), _acceleration_px(golden[: len(tracks)])
@@ -238,7 +238,7 @@ def measure_video(pipeline: HandPipeline, data: Path, sheet: Sheet) -> dict[str,
         'frames': len(errors),
         'found': float(np.isfinite(errors).mean()) if errors else 0.0,
         'landmark_error_median_of_box': float(np.median(errors)) if errors else None,
-        'found_by_joints': float(np.isfinite(strict_errors).mean()) if errors else 0.0,
+        'found_by_joints': float(np.mean(found_by_joints)) if errors else 0.0,
         'jitter_px': ours,
         'golden_jitter_px': reference,
     }

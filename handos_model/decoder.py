@@ -209,7 +209,7 @@ class InteractiveDecoder(nn.Module):
         boxes_cxcywh: Tensor,
         frame: HandFrame,
     ) -> tuple[Tensor, Tensor]:
-        """Where the references of the joints start [N,21,2] or [N,1,2], and their depths [N,21].
+        """Where the joints' references start [N,21,2] or [N,1,2], and depths [N,21] in metres.
 
         Detached as all references are: the maps learn from losses of their own.
         """

@@ -115,7 +115,7 @@ class MeshHeads(nn.Module):
         previous: Tensor,
         frame: HandFrame,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens [N,21+V+1,d], 2D joints, their depths [N,21] from the root, lifting [V,21] and
+        """Tokens [N,21+V+1,d], 2D joints, their depths [N,21] in metres, lifting [V,21] and
         the residual of the layer before [N,V,3].
 
         Returns the residual and the vertices [N,V,3] in metres, before the root is subtracted,

@@ -53,7 +53,7 @@ def finest_map(values_source: Tensor, spatial_shapes: SpatialShapes) -> Tensor:
 def joint_positions(
     logits: Tensor, depths_m: Tensor, image_index: Tensor, boxes_cxcywh: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Expected place [N,21,2], normalised to the image, and depth [N,21] of the joints of N hands.
+    """Expected place [N,21,2], normalised to the image, and depth [N,21] in metres of the joints.
 
     logits and depths_m [B,21,h,w], image of each hand [N], boxes [N,4] normalised; only cells in
     the widened box count, and always the one at its middle.

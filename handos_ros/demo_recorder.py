@@ -55,7 +55,7 @@ class DemoRecorder:
         for name, (topic, type_name) in TOPICS.items():
             self._bag.add_topic(topic, type_name, latched=name == 'topology')
         self._video = OverlayVideo(folder / 'overlay.mp4', rate_hz)
-        self._scores: dict[int, float] = {}  # stamp -> summed score, for the best picture
+        self._scores: dict[int, float] = {}  # stamp -> score of the least sure hand
         latest = QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         for topic, type_name, callback, qos in (
@@ -91,7 +91,7 @@ class DemoRecorder:
         figures.ages_s.append((self._node.get_clock().now().nanoseconds - at_ns) / 1e9)
         figures.model = message.model
         figures.hands = list(message.hands)
-        self._scores = {at_ns: float(sum(hand.score for hand in message.hands))}
+        self._scores = {at_ns: min((float(hand.score) for hand in message.hands), default=0.0)}
         self._record('hands', message)
 
     def _on_topology(self, message: Any) -> None:

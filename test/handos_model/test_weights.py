@@ -148,4 +148,8 @@ def test_a_shipped_folder_is_whole_after_the_hub(tmp_path, monkeypatch):
         return str(there)
 
     monkeypatch.setattr('huggingface_hub.snapshot_download', from_hub)
-    weights.verify_checksums(weights.find_weights('someone/nano'))
+    folder = weights.find_weights('someone/nano')
+    weights.verify_checksums(folder)
+    named = {line.split()[1] for line in (folder / weights.CHECKSUMS).read_text().splitlines()}
+    assert named == {path.name for path in folder.iterdir()} - {weights.CHECKSUMS}
+    assert {'detector.onnx', weights.WEIGHTS, weights.CONFIG} <= named

@@ -63,6 +63,24 @@ def test_matrices_turn_and_the_rest_is_adamw() -> None:
     }  # fmt: skip
 
 
+def test_a_closure_is_evaluated_once_and_before_the_step() -> None:
+    with_closure, without = network(), network()
+    images = torch.randn(4, 3, 4, 4)
+
+    def closure() -> float:
+        loss = with_closure(images).square().sum()
+        loss.backward()
+        return float(loss.detach())
+
+    loss = build_optimizer(with_closure, MUON).step(closure)
+    expected = without(images).square().sum()
+    expected.backward()
+    build_optimizer(without, MUON).step()
+    assert loss == pytest.approx(float(expected.detach()))
+    for a, b in zip(with_closure.parameters(), without.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_badly_scaled_problem_is_solved() -> None:
     torch.manual_seed(0)
     inputs = torch.randn(256, 32) * torch.logspace(0, -1.5, 32)

@@ -39,7 +39,7 @@ CENTRE_RADIUS = 1.5  # cells around a box's centre that are trained to find it
 MAX_JOINT_OFFSET = 2.0  # box sizes; joints farther from a box of visible parts are not asked for
 JOINTS_WEIGHT = 5.0  # the term that teaches features most; boxes are learned soon and noisily
 DEPTH_WEIGHT = 20.0  # 10 mm count 1.0
-SIDE_WEIGHT = 4.0
+SIDE_WEIGHT = 4.0  # one number a hand, beside 21 joints
 JOINT_SIGMA = 0.03  # width of a joint's target as a part of the box side
 
 

@@ -28,11 +28,16 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; gradients of the orthogonal groups are used up."""
+        """One step; gradients of the orthogonal groups are used up. Returns the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             if group['orthogonal']:
                 self._orthogonal_step(group)
-        return super().step(closure)  # type: ignore[no-any-return,func-returns-value]
+        super().step()
+        return loss
 
     def _orthogonal_step(self, group: dict[str, Any]) -> None:
         alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
