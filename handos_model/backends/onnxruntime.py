@@ -95,6 +95,8 @@ def session_options(threads: int | None) -> Any:
     options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    # Each graph has its own threads: those of one would spin on the cores that the next needs.
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     return options
 
 
