@@ -1,7 +1,7 @@
 """`nano`, first stage, from nothing: backbone, encoder and joint maps on dense targets.
 
 Images are small and most are framed closely around a hand, so that a hand fills the pixels that
-are paid for: 60 to 95 of them, as many as a near hand has at 192x256. First
+are paid for: 60 to 95 of them, as many as a near hand has at 224x288. First
 `handos-train cache --out runs/cache --height 288 --width 384`: every stage reads the same images
 with fresh augmentation. Weak labels of photographs (`data.real`) help.
 """
