@@ -9,7 +9,9 @@ DATA is the folder of development photographs. What each set can show:
   where the peer finds nothing are left out). Found is a hand whose box overlaps the peer's by IoU
   0.5; one that is not found counts as PCK 0. `by_joints` asks the same of the boxes around the
   joints of both, which is stricter: joints that are off then lose the hand.
-- tfjs video: 325 frames of one right hand with golden landmarks: jitter and landmark error.
+- tfjs video: 325 frames of one right hand with golden landmarks: jitter and landmark error. Its
+  frames also give the time an image takes, and MediaPipe's beside it where `mediapipe` is
+  installed (0.10.21, which has its models inside).
 - hamer: five hard photos, pictures only.
 """
 
@@ -18,7 +20,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -37,6 +41,8 @@ from handos_model.weights import sha256
 SUBHIH_VALIDATION = ('5_', '16_', '26_', '46_')
 PCK_THRESHOLDS = (0.1, 0.2)
 IOU_FOUND = 0.5
+GOLDEN = Path('tfjs-hand/hand-pose-detection/test_data')
+VIDEO = 'asl_hand.25fps.mp4'
 PRECISION_FLOOR = 0.85
 SKIN_MARGIN = 0.08  # landmarks are bone ends: skin reaches further by this part of the box
 
@@ -209,9 +215,9 @@ class Agreement:
 
 def measure_video(pipeline: HandPipeline, data: Path, sheet: Sheet) -> dict[str, Any]:
     """Golden video: frames found, landmark error by box side, frame-to-frame jitter."""
-    folder = data / 'tfjs-hand' / 'hand-pose-detection' / 'test_data'
+    folder = data / GOLDEN
     golden = np.array(json.loads((folder / 'asl_hand.full.json').read_text()))[..., :2] - 0.5
-    capture = cv2.VideoCapture(str(folder / 'asl_hand.25fps.mp4'))
+    capture = cv2.VideoCapture(str(folder / VIDEO))
     errors, found_by_joints, tracks = [], [], []
     for index, joints in enumerate(golden):
         ok, image = capture.read()
@@ -242,6 +248,38 @@ def measure_video(pipeline: HandPipeline, data: Path, sheet: Sheet) -> dict[str,
         'jitter_px': ours,
         'golden_jitter_px': reference,
     }
+
+
+def measure_latency(pipeline: HandPipeline, data: Path) -> dict[str, Any]:
+    """Milliseconds an image of the golden video takes: ours, and MediaPipe's, which tracks."""
+    capture = cv2.VideoCapture(str(data / GOLDEN / VIDEO))
+    images = []
+    while (frame := capture.read())[0]:
+        images.append(np.ascontiguousarray(frame[1][..., ::-1]))
+    height, width = images[0].shape[:2]
+    camera = Camera.uncalibrated(width, height)
+    ours = _times_ms(lambda image: pipeline(image, camera), images)
+    result: dict[str, Any] = {'size': f'{width}x{height}', 'ours': ours}
+    if find_spec('mediapipe') is None:
+        return result | {'mediapipe': 'not installed'}
+    import mediapipe
+
+    for name, every_frame in (('mediapipe', False), ('mediapipe_without_tracking', True)):
+        with mediapipe.solutions.hands.Hands(every_frame, max_num_hands=4) as hands:
+            result[name] = _times_ms(hands.process, images)
+    return result
+
+
+def _times_ms(
+    run: Callable[[NDArray[np.uint8]], object], images: list[NDArray[np.uint8]]
+) -> dict[str, float]:
+    times_s = []
+    for image in images:
+        start = time.perf_counter()
+        run(image)
+        times_s.append(time.perf_counter() - start)
+    p50, p95 = np.percentile(np.array(times_s) * 1e3, [50, 95])
+    return {'p50': float(p50), 'p95': float(p95)}
 
 
 def _overlap(hand: Hand, box: NDArray[Any]) -> float:
@@ -280,6 +318,7 @@ def main() -> None:
             result[name] = measure_peer(pipeline, data, prefix, sheets[name])
     if 'video' in sheets:
         result['golden_video'] = measure_video(pipeline, data, sheets['video'])
+        result['latency_ms'] = measure_latency(pipeline, data)
     if 'hamer' in sheets:
         for path in sorted((data / 'hamer').rglob('*.jp*g')):
             if (image := cv2.imread(str(path))) is not None:

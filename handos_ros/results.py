@@ -35,10 +35,16 @@ def hand_to_json(hand: Hand, index: int, with_vertices: bool) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write the whole file or nothing; `-` is standard output."""
+    """Write the whole file or nothing; `-` is standard output.
+
+    What is no file (a pipe, /dev/null, a link) is written to and stays what it is.
+    """
     text = json.dumps(content, indent=None, separators=(',', ':')) + '\n'
     if str(path) == '-':
         print(text, end='')
+        return
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_text(text)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name}.{os.getpid()}')
