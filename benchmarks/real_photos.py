@@ -41,8 +41,6 @@ from handos_model.weights import sha256
 SUBHIH_VALIDATION = ('5_', '16_', '26_', '46_')
 PCK_THRESHOLDS = (0.1, 0.2)
 IOU_FOUND = 0.5
-GOLDEN = Path('tfjs-hand/hand-pose-detection/test_data')
-VIDEO = 'asl_hand.25fps.mp4'
 PRECISION_FLOOR = 0.85
 SKIN_MARGIN = 0.08  # landmarks are bone ends: skin reaches further by this part of the box
 
@@ -213,16 +211,28 @@ class Agreement:
         }
 
 
-def measure_video(pipeline: HandPipeline, data: Path, sheet: Sheet) -> dict[str, Any]:
-    """Golden video: frames found, landmark error by box side, frame-to-frame jitter."""
-    folder = data / GOLDEN
+def golden_video(data: Path) -> tuple[list[NDArray[np.uint8]], NDArray[Any]]:
+    """The frames in BGR and their golden landmarks [F,21,2], in pixels."""
+    folder = data / 'tfjs-hand' / 'hand-pose-detection' / 'test_data'
     golden = np.array(json.loads((folder / 'asl_hand.full.json').read_text()))[..., :2] - 0.5
-    capture = cv2.VideoCapture(str(folder / VIDEO))
+    capture = cv2.VideoCapture(str(folder / 'asl_hand.25fps.mp4'))
+    frames: list[NDArray[np.uint8]] = []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    if len(frames) < len(golden):
+        sys.exit(f'{folder}: the video has {len(frames)} frames for {len(golden)} golden ones')
+    return frames[: len(golden)], golden
+
+
+def measure_video(
+    pipeline: HandPipeline,
+    frames_bgr: list[NDArray[np.uint8]],
+    golden: NDArray[Any],
+    sheet: Sheet,
+) -> dict[str, Any]:
+    """Golden video: frames found, landmark error by box side, frame-to-frame jitter."""
     errors, found_by_joints, tracks = [], [], []
-    for index, joints in enumerate(golden):
-        ok, image = capture.read()
-        if not ok:
-            break
+    for index, (image, joints) in enumerate(zip(frames_bgr, golden, strict=True)):
         hands = reconstruct(pipeline, image)
         if index % 16 == 0:
             sheet.add(image, hands)
@@ -239,23 +249,20 @@ def measure_video(pipeline: HandPipeline, data: Path, sheet: Sheet) -> dict[str,
         found_by_joints.append(bool(overlap >= IOU_FOUND))
         tracks.append(best.joints_px)
     # Acceleration: what a still or steadily moving hand does not have.
-    ours, reference = _acceleration_px(np.array(tracks)), _acceleration_px(golden[: len(tracks)])
+    ours, reference = _acceleration_px(np.array(tracks)), _acceleration_px(golden)
     return {
         'frames': len(errors),
-        'found': float(np.isfinite(errors).mean()) if errors else 0.0,
-        'landmark_error_median_of_box': float(np.median(errors)) if errors else None,
-        'found_by_joints': float(np.mean(found_by_joints)) if errors else 0.0,
+        'found': float(np.isfinite(errors).mean()),
+        'landmark_error_median_of_box': float(np.median(errors)),
+        'found_by_joints': float(np.mean(found_by_joints)),
         'jitter_px': ours,
         'golden_jitter_px': reference,
     }
 
 
-def measure_latency(pipeline: HandPipeline, data: Path) -> dict[str, Any]:
-    """Milliseconds an image of the golden video takes: ours, and MediaPipe's, which tracks."""
-    capture = cv2.VideoCapture(str(data / GOLDEN / VIDEO))
-    images = []
-    while (frame := capture.read())[0]:
-        images.append(np.ascontiguousarray(frame[1][..., ::-1]))
+def measure_latency(pipeline: HandPipeline, frames_bgr: list[NDArray[np.uint8]]) -> dict[str, Any]:
+    """Milliseconds a frame takes: ours, and MediaPipe's with and without its tracking."""
+    images = [np.ascontiguousarray(frame[..., ::-1]) for frame in frames_bgr]
     height, width = images[0].shape[:2]
     camera = Camera.uncalibrated(width, height)
     ours = _times_ms(lambda image: pipeline(image, camera), images)
@@ -317,8 +324,9 @@ def main() -> None:
         if name in sheets:
             result[name] = measure_peer(pipeline, data, prefix, sheets[name])
     if 'video' in sheets:
-        result['golden_video'] = measure_video(pipeline, data, sheets['video'])
-        result['latency_ms'] = measure_latency(pipeline, data)
+        frames, golden = golden_video(data)
+        result['golden_video'] = measure_video(pipeline, frames, golden, sheets['video'])
+        result['latency_ms'] = measure_latency(pipeline, frames)
     if 'hamer' in sheets:
         for path in sorted((data / 'hamer').rglob('*.jp*g')):
             if (image := cv2.imread(str(path))) is not None:

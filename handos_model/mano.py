@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from handos_model.errors import UserError
+from handos_model.files import write_whole
 from handos_model.hand_model import HandModel
 from handos_model.mano_pickle import MAX_BYTES, REQUIRED, Array, read_mano
 from handos_model.types import FloatArray
@@ -25,12 +25,9 @@ TIP_VERTICES = (744, 320, 443, 555, 672)
 def save_mano(arrays: Mapping[str, Array], source_sha256: str, path: Path) -> None:
     """Write the arrays as safetensors, whole or not at all. Raises UserError."""
     content = save(dict(arrays), metadata={'format': FORMAT, 'source_sha256': source_sha256})
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_whole(path, content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UserError(f'cannot write {path}: {error.strerror}') from None
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from handos_model.files import write_whole
 from handos_model.types import FloatArray, Hand
 
 
@@ -35,21 +35,13 @@ def hand_to_json(hand: Hand, index: int, with_vertices: bool) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write the whole file or nothing; `-` is standard output.
-
-    What is no file (a pipe, /dev/null, a link) is written to and stays what it is.
-    """
+    """Write the whole file or nothing; `-` is standard output."""
     text = json.dumps(content, indent=None, separators=(',', ':')) + '\n'
     if str(path) == '-':
         print(text, end='')
         return
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        path.write_text(text)
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
-    partial.write_text(text)
-    partial.replace(path)
+    write_whole(path, text.encode())
 
 
 def _rounded(values: FloatArray, digits: int) -> Any:

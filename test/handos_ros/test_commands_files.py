@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -17,7 +15,6 @@ from handos_model.types import Camera
 from handos_ros.calibration import calibration_doubts
 from handos_ros.cli import main
 from handos_ros.commands.video import VideoSource
-from handos_ros.results import write_json
 
 CALIBRATION = {
     'image_width': 160,
@@ -82,16 +79,6 @@ def test_image_writes_the_format_and_goes_on_after_bad_files(
     drawn = cv2.imread(str(overlay / 'hand.png'))
     assert drawn is not None and drawn.shape == (120, 160, 3)
     assert 'broken.jpg: ' in capsys.readouterr().out
-
-
-def test_json_goes_into_a_pipe_which_stays_one(tmp_path: Path) -> None:
-    pipe = tmp_path / 'pipe'
-    os.mkfifo(pipe)
-    with ThreadPoolExecutor(1) as pool:
-        received = pool.submit(pipe.read_text)
-        write_json(pipe, [1])
-        assert received.result(timeout=10) == '[1]\n'
-    assert pipe.is_fifo()
 
 
 def test_image_prints_json_alone_on_request(
