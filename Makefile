@@ -36,7 +36,7 @@ $(VENV)/.runtime: pyproject.toml setup.py setup.cfg | $(BIN)/python
 $(VENV)/.installed: pyproject.toml training/pyproject.toml constraints.txt setup.py setup.cfg | $(BIN)/python
 	$(PIP) torch
 	$(PIP) -e '.[torch,export,cpu,ros-free,view,dev]'
-	$(PIP) -e training
+	$(PIP) -e 'training[imagenet]'
 	touch $@
 
 clean:

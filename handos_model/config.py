@@ -179,29 +179,9 @@ class HandOSConfig:
 
 
 def _nano_d_fine() -> dict[str, Any]:
-    """Keyword arguments of transformers' DFineConfig.
-
-    The backbone is HGNetV2-B0's plan with narrow late stages and dense 3x3 convolutions, which a
-    CPU's matrix units take well and depthwise ones do not.
-    """
+    """Keyword arguments of transformers' DFineConfig; the backbone is our EfficientNet-Lite0."""
     return {
-        'backbone_config': {
-            'model_type': 'hgnet_v2',
-            'stem_channels': [3, 16, 16],
-            'stage_in_channels': [16, 64, 128, 256],
-            'stage_mid_channels': [16, 32, 48, 64],
-            'stage_out_channels': [64, 128, 256, 384],
-            'stage_num_blocks': [1, 1, 2, 1],
-            'stage_downsample': [False, True, True, True],
-            'stage_light_block': [False, False, False, False],
-            'stage_kernel_size': [3, 3, 3, 3],
-            'stage_numb_of_layers': [3, 3, 3, 3],
-            'hidden_sizes': [64, 128, 256, 384],
-            'depths': [1, 1, 2, 1],
-            'out_indices': [2, 3, 4],
-        },
-        'freeze_backbone_batch_norms': False,
-        'encoder_in_channels': [128, 256, 384],
+        'backbone_config': {'model_type': 'efficientnet_lite', 'variant': 0},
         'feat_strides': [8, 16, 32],
         'encoder_hidden_dim': 128,
         'encoder_ffn_dim': 512,

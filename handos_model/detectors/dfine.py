@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from handos_model.config import DetectorConfig
 from handos_model.detectors.protocol import DetectorBase, DetectorOutput, flatten_maps
+from handos_model.efficientnet_lite import EfficientNetLite
+
+EFFICIENTNET_LITE = 'efficientnet_lite'  # our own `model_type` of a backbone_config
 
 
 class DFineDetector(DetectorBase):
@@ -57,8 +60,48 @@ def build_dfine(config: DetectorConfig, freeze: bool = True) -> DFineDetector:
     if config.reference is not None:
         model = DFineForObjectDetection.from_pretrained(config.reference)
     else:
-        model = DFineForObjectDetection(DFineConfig(**config.model))
+        backbone = None
+        arguments = dict(config.model)
+        if arguments.get('backbone_config', {}).get('model_type') == EFFICIENTNET_LITE:
+            backbone = LiteBackbone(arguments['backbone_config'].get('variant', 0))
+            arguments['backbone_config'] = _smallest_backbone(backbone.net.channels)
+            arguments['encoder_in_channels'] = list(backbone.net.channels)
+        model = DFineForObjectDetection(DFineConfig(**arguments))
+        if backbone is not None:
+            model.model.backbone = backbone
     return DFineDetector(model, config.hand_label, freeze)
+
+
+class LiteBackbone(nn.Module):
+    """EfficientNet-Lite where transformers has a backbone: maps, each with a mask (unused)."""
+
+    def __init__(self, variant: int = 0) -> None:
+        super().__init__()
+        self.net = EfficientNetLite(variant)
+        self.intermediate_channel_sizes = list(self.net.channels)
+
+    def forward(self, pixels: Tensor, _: Tensor) -> list[tuple[Tensor, None]]:
+        return [(level, None) for level in self.net(pixels)]
+
+
+def _smallest_backbone(channels: tuple[int, ...]) -> dict[str, Any]:
+    """A backbone that transformers can build, with maps of `channels`, to be replaced by ours."""
+    widths = [8, *channels]
+    return {
+        'model_type': 'hgnet_v2',
+        'stem_channels': [3, 8, 8],
+        'stage_in_channels': [8, *widths[:-1]],
+        'stage_mid_channels': [8] * 4,
+        'stage_out_channels': widths,
+        'stage_num_blocks': [1] * 4,
+        'stage_numb_of_layers': [1] * 4,
+        'stage_downsample': [False, True, True, True],
+        'stage_light_block': [False] * 4,
+        'stage_kernel_size': [3] * 4,
+        'hidden_sizes': widths,
+        'depths': [1] * 4,
+        'out_indices': [2, 3, 4],
+    }
 
 
 @torch.no_grad()

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from handos_model.errors import UserError
-from handos_training.data.peer_photos import VALIDATION_PREFIXES, PeerPhotos
+from handos_training.data.peer_photos import (
+    VALIDATION_PREFIXES,
+    VALIDATION_SETS,
+    Negatives,
+    PeerPhotos,
+)
 from handos_training.data.readers import open_dataset
 
 
@@ -98,3 +103,64 @@ def test_real_photographs(shared_data: Path) -> None:
     assert len(photos) > 500
     for index in range(0, len(photos), 50):
         photos[index].check()
+
+
+def write_set(root: Path) -> Path:
+    """A set of photographs with boxes of its own and two without hands."""
+    apart = VALIDATION_SETS[-1]
+    world = np.arange(63.0).reshape(21, 3) / 1000
+    sure = peer_hand(10) | {'world_landmarks': world.tolist()}
+    images = {
+        'gestures/both.jpg': write_photo(root, 'gestures/both.jpg', [sure], None),
+        'gestures/two.jpg': write_photo(root, 'gestures/two.jpg', [peer_hand(10)], None),
+        'gestures/box.jpg': write_photo(root, 'gestures/box.jpg', [], None),
+        'gestures/padded.jpg': write_photo(root, 'gestures/padded.jpg', [sure], None)
+        | {'way': 'pad40_0'},
+        'rooms/1.jpg': write_photo(root, 'rooms/1.jpg', [], None),
+        f'{apart}/1.jpg': write_photo(root, f'{apart}/1.jpg', [], None),
+    }
+    (root / 'mediapipe_peer.json').write_text(json.dumps({'images': images}))
+    (root / 'negatives.txt').write_text(f'rooms/1.jpg\n{apart}/1.jpg\n')
+    box = {'name': 'fist', 'box': [0.1, 0.2, 0.5, 0.6]}
+    labels = {'both.jpg': [box], 'two.jpg': [box, box], 'box.jpg': [box]}
+    (root / 'gestures' / 'labels.json').write_text(
+        json.dumps({'kind': 'hands', 'images': {n: {'boxes': b} for n, b in labels.items()}})
+    )
+    (root / 'rooms' / 'labels.json').write_text(
+        json.dumps({'kind': 'negative', 'images': {'1.jpg': {'boxes': [box]}}})
+    )
+    return root
+
+
+def test_photographs_without_a_hand_are_negatives_by_set(tmp_path: Path) -> None:
+    root = write_set(tmp_path)
+    train, test = Negatives(root), open_dataset('negatives', root, 'test')
+    assert (train.names, test.names) == (['rooms/1.jpg'], [f'{VALIDATION_SETS[-1]}/1.jpg'])
+    sample = train[0]
+    sample.check()
+    assert len(sample.hands) == 0 and sample.all_hands_labelled
+    assert not set(train.names + test.names) & set(PeerPhotos(root).names)
+
+
+def test_boxes_of_a_set_say_whether_all_hands_are_labelled(tmp_path: Path) -> None:
+    photos = PeerPhotos(write_set(tmp_path))
+    samples = {Path(name).stem: photos[i] for i, name in enumerate(photos.names)}
+    complete = {name: sample.all_hands_labelled for name, sample in samples.items()}
+    assert complete == {'both': True, 'two': False, 'box': True, 'padded': False}
+    box = samples['box'].hands
+    assert np.allclose(box.boxes_xyxy_px[0], [8, 12, 40, 36]) and not box.has_joint_px.any()
+
+
+def test_a_sure_peer_tells_the_third_dimension(tmp_path: Path) -> None:
+    photos = PeerPhotos(write_set(tmp_path))
+    samples = {Path(name).stem: photos[i] for i, name in enumerate(photos.names)}
+    hands = samples['both'].hands
+    assert hands.has_joints_m[0] and hands.has_side[0]
+    assert np.allclose(hands.joints_m[0, 9], 0) and np.allclose(hands.joints_m[0, 10], 0.003)
+    padded = samples['padded'].hands  # found only after padding: joints, but nothing more
+    assert padded.has_joint_px.all() and not padded.has_joints_m[0] and not padded.has_side[0]
+
+
+def test_a_folder_without_negatives_is_said(root: Path) -> None:
+    with pytest.raises(UserError, match=r'negatives\.txt names no photograph'):
+        Negatives(root)

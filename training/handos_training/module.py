@@ -21,8 +21,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from handos_model.config import DetectorConfig, HandOSConfig
-from handos_model.detectors.dfine import DFineDetector, initialise_detector
+from handos_model.detectors.dfine import DFineDetector, LiteBackbone, initialise_detector
 from handos_model.detectors.protocol import DetectorOutput, unflatten_maps
+from handos_model.efficientnet_lite import EfficientNetLite
 from handos_model.errors import UserError
 from handos_model.hand_model import HandModel
 from handos_model.joint_maps import JointMaps, finest_map
@@ -31,6 +32,7 @@ from handos_training.assigner import assign
 from handos_training.config import LossWeights, TrainConfig
 from handos_training.dense_stage import DenseHeads, DenseStage, joint_map_terms, load_dense_heads
 from handos_training.detector_stage import DetectorStage
+from handos_training.imagenet import load_backbone
 from handos_training.layout import fast_attention
 from handos_training.losses import MeshTopology, Term, hand_losses, mesh_topology
 from handos_training.targets import hand_targets
@@ -154,6 +156,10 @@ def build_network(config: TrainConfig, hand_model: HandModel) -> HandOS:
     network = HandOS.from_config(shape, hand_model, freeze=not trains_detector)
     if shape.detector.reference is None:
         initialise_detector(network.detector.model, config.seed)
+    if config.backbone is not None and config.init_from is None:
+        lite_backbone(network).load_state_dict(load_backbone(config.backbone))
+    if trains_detector and (config.freeze_to_stride or config.freeze_norms):
+        lite_backbone(network).freeze(config.freeze_to_stride, config.freeze_norms)
     if config.init_from is not None:
         load_matching(network, config.init_from)
     elif config.stage in ('2d', 'full') and not trains_detector and not shape.detector.reference:
@@ -162,6 +168,17 @@ def build_network(config: TrainConfig, hand_model: HandModel) -> HandOS:
             'run of stage detector), detector (a hub id or folder), or train_detector'
         )
     return network
+
+
+def lite_backbone(network: HandOS) -> EfficientNetLite:
+    """The network's own backbone, the only one that can be frozen in part."""
+    backbone = getattr(trainable(network).model.model, 'backbone', None)
+    if not isinstance(backbone, LiteBackbone):
+        raise UserError(
+            'backbone, freeze_to_stride and freeze_norms are for EfficientNet-Lite (nano), and '
+            'this detector has another backbone: leave them out'
+        )
+    return backbone.net
 
 
 def network_config(config: TrainConfig) -> HandOSConfig:
@@ -176,19 +193,24 @@ def network_config(config: TrainConfig) -> HandOSConfig:
 def tiny() -> HandOSConfig:
     """The smallest network that has every part, for tests and smoke runs."""
     nano = HandOSConfig.nano()
-    backbone = dict(nano.detector.model['backbone_config'])
-    backbone |= {
+    backbone = {
+        'model_type': 'hgnet_v2',
         'stem_channels': [3, 8, 8],
         'stage_in_channels': [8, 16, 24, 32],
         'stage_mid_channels': [8, 8, 16, 16],
         'stage_out_channels': [16, 24, 32, 48],
         'stage_num_blocks': [1, 1, 1, 1],
+        'stage_downsample': [False, True, True, True],
+        'stage_light_block': [False, False, False, False],
+        'stage_kernel_size': [3, 3, 3, 3],
         'stage_numb_of_layers': [1, 1, 1, 1],
         'hidden_sizes': [16, 24, 32, 48],
         'depths': [1, 1, 1, 1],
+        'out_indices': [2, 3, 4],
     }
     detector = nano.detector.model | {
         'backbone_config': backbone,
+        'freeze_backbone_batch_norms': False,
         'encoder_in_channels': [24, 32, 48],
         'encoder_hidden_dim': 32,
         'encoder_ffn_dim': 64,

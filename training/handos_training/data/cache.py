@@ -118,6 +118,7 @@ class CacheConfig:
     seed: int = 0
     workers: int = 1
     device: str = 'cpu'
+    backgrounds: Path | None = None  # a folder of photographs without hands, behind some
 
 
 def generate(config: CacheConfig) -> None:
@@ -146,7 +147,7 @@ def _samples(config: CacheConfig, number: int) -> Iterator[Sample]:
     from handos_training.synth.config import SynthConfig
     from handos_training.synth.dataset import SynthHands
 
-    synth = SynthConfig(height=config.height, width=config.width)
+    synth = SynthConfig(height=config.height, width=config.width, backgrounds=config.backgrounds)
     hands = SynthHands(synth, config.batch_size, config.device, config.seed)
     batches_a_shard = -(-config.shard_size // config.batch_size)
     wanted = config.shard_size

@@ -19,6 +19,7 @@ DATASETS: dict[str, tuple[str, str, str, str]] = {
     'coco_wholebody': ('coco_wholebody', 'COCOWholeBody', 'train', 'val'),
     'onehand10k': ('onehand10k', 'OneHand10K', 'train', 'test'),
     'peer_photos': ('peer_photos', 'PeerPhotos', 'train', 'test'),
+    'negatives': ('peer_photos', 'Negatives', 'train', 'test'),
 }
 
 
