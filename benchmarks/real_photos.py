@@ -1,8 +1,9 @@
 """Accuracy on real photographs: JSON on stdout, a contact sheet of every set beside it.
 
-    python benchmarks/real_photos.py DATA --weights weights/nano --sheets OUT > real_photos.json
+    python benchmarks/real_photos.py DATA --negatives PHOTOS --sheets OUT > real_photos.json
 
-DATA is the folder of development photographs. What each set can show:
+DATA is the folder of development photographs. Hands are counted at `--score`, by default the
+pipeline's own threshold. What each set can show:
 
 - SubhiH recordings kept for validation: hand boxes drawn by a person, so recall and precision.
 - hagrid, mediapipe: agreement with another system's landmarks (a peer, not ground truth; photos
@@ -12,7 +13,12 @@ DATA is the folder of development photographs. What each set can show:
 - tfjs video: 325 frames of one right hand with golden landmarks: jitter and landmark error. Its
   frames also give the time an image takes, and MediaPipe's beside it where `mediapipe` is
   installed (0.10.21, which has its models inside).
+- negatives: photographs of PHOTOS without any hand, of sets that no training reads: false hands a
+  picture. Names with "robot_hand" in them are counted apart: robots' hands taken for human ones.
+- reliability: of the SubhiH and negative photographs, how often a hand of a score is one.
 - hamer: five hard photos, pictures only.
+
+A sheet shows the worst first: the surest false hands, missed hands, the largest errors.
 """
 
 from __future__ import annotations
@@ -34,14 +40,18 @@ from numpy.typing import NDArray
 from handos_model.draw import draw_hands
 from handos_model.environment import describe_machine
 from handos_model.pipeline import HandPipeline, PipelineConfig
+from handos_model.tracking import Tracker
 from handos_model.types import Camera, Hand
 from handos_model.weights import sha256
+from handos_training.data.peer_photos import VALIDATION_PREFIXES, Negatives
 
-# Recordings of SubhiH that no training configuration reads, by file-name prefix.
-SUBHIH_VALIDATION = ('5_', '16_', '26_', '46_')
 PCK_THRESHOLDS = (0.1, 0.2)
 IOU_FOUND = 0.5
 PRECISION_FLOOR = 0.85
+VIDEO_HZ = 25.0
+FALSE_AT = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+ROBOT_HANDS = 'robot_hand'
+LOWEST_SCORE = 0.1
 SKIN_MARGIN = 0.08  # landmarks are bone ends: skin reaches further by this part of the box
 
 
@@ -74,18 +84,23 @@ def reconstruct(pipeline: HandPipeline, image_bgr: NDArray[np.uint8]) -> list[Ha
 
 
 class Sheet:
-    """A contact sheet of overlays, at most `limit` of them, drawn as they come."""
+    """A contact sheet of overlays: the worst `limit` of them, the worst first."""
 
     def __init__(
-        self, path: Path, faces: NDArray[np.int64], limit: int = 40, tile_px: int = 320
+        self, path: Path, faces: NDArray[np.int64], limit: int = 48, tile_px: int = 320
     ) -> None:
         self.path, self.faces, self.limit, self.tile_px = path, faces, limit, tile_px
         self.columns = 8
         self.tiles: list[NDArray[np.uint8]] = []
+        self.badness: list[float] = []
 
-    def add(self, image_bgr: NDArray[np.uint8], hands: list[Hand]) -> None:
+    def add(self, image_bgr: NDArray[np.uint8], hands: list[Hand], badness: float) -> None:
         if len(self.tiles) >= self.limit:
-            return
+            least = int(np.argmin(self.badness))
+            if badness <= self.badness[least]:
+                return
+            del self.tiles[least], self.badness[least]
+        self.badness.append(badness)
         camera = Camera.uncalibrated(image_bgr.shape[1], image_bgr.shape[0])
         drawn = draw_hands(image_bgr[..., ::-1], hands, camera, self.faces)[..., ::-1]
         scale = self.tile_px / max(drawn.shape[:2])
@@ -98,7 +113,8 @@ class Sheet:
         if not self.tiles:
             return
         blank = np.zeros_like(self.tiles[0])
-        tiles = self.tiles + [blank] * (-len(self.tiles) % self.columns)
+        tiles = [self.tiles[i] for i in np.argsort(self.badness)[::-1]]
+        tiles += [blank] * (-len(tiles) % self.columns)
         rows = [np.hstack(tiles[i : i + self.columns]) for i in range(0, len(tiles), self.columns)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(self.path), np.vstack(rows))
@@ -108,7 +124,7 @@ def subhih_validation(data: Path) -> Iterator[tuple[Path, NDArray[Any]]]:
     """Photo and its hand boxes [N,4] of the validation recordings, in a fixed order."""
     folder = data / 'SubhiH-HandsDataset' / 'images'
     for xml in sorted(folder.glob('*/*.xml')):
-        if not xml.name.startswith(SUBHIH_VALIDATION):
+        if not xml.name.startswith(VALIDATION_PREFIXES):
             continue
         boxes = [
             [float(box.findtext(key, 'nan')) for key in ('xmin', 'ymin', 'xmax', 'ymax')]
@@ -117,36 +133,45 @@ def subhih_validation(data: Path) -> Iterator[tuple[Path, NDArray[Any]]]:
         yield xml.with_suffix('.jpg'), np.array(boxes).reshape(-1, 4)
 
 
-def measure_boxes(pipeline: HandPipeline, data: Path, sheet: Sheet) -> dict[str, Any]:
-    """Recall and precision at IoU 0.5: of all hands, and the best with precision >= 0.85."""
+def measure_boxes(
+    pipeline: HandPipeline, data: Path, sheet: Sheet, score: float, found: Reliability
+) -> dict[str, Any]:
+    """Recall and precision at IoU 0.5: at `score`, and the best with precision >= 0.85."""
     scores, correct, photos, labelled = [], [], 0, 0
     for path, boxes in subhih_validation(data):
         image = cv2.imread(str(path))
         if image is None:
             continue
         hands = sorted(reconstruct(pipeline, image), key=lambda hand: -hand.score)
-        sheet.add(image, hands)
         photos, labelled = photos + 1, labelled + len(boxes)
         taken: set[int] = set()
+        hits_here = []
         for hand in hands:
             overlaps = iou_xyxy(hand.box_xyxy_px[None], boxes)[0] if len(boxes) else np.zeros(0)
             overlaps[list(taken)] = 0
-            hit = overlaps.size > 0 and overlaps.max() >= IOU_FOUND
+            hit = bool(overlaps.size > 0 and overlaps.max() >= IOU_FOUND)
             if hit:
                 taken.add(int(overlaps.argmax()))
-            scores.append(hand.score)
-            correct.append(bool(hit))
+            hits_here.append(hit)
+        scores += [hand.score for hand in hands]
+        correct += hits_here
+        shown = [hand for hand in hands if hand.score >= score]
+        wrong = [h.score for h, hit in zip(hands, hits_here, strict=True) if not hit]
+        sheet.add(image, shown, max(wrong, default=0.0) + len(boxes) - sum(hits_here))
+    for one in zip(scores, correct, strict=True):
+        found.add(*one)
     order = np.argsort(scores)[::-1]
     hits = np.cumsum(np.array(correct, dtype=float)[order])
     precision = hits / np.arange(1, len(hits) + 1)
     recall = hits / max(labelled, 1)
     good = np.flatnonzero(precision >= PRECISION_FLOOR)
     best = int(good[recall[good].argmax()]) if len(good) else None
+    sure = int((np.array(scores) >= score).sum()) - 1
     return {
         'photos': photos,
         'labelled_hands': labelled,
-        'recall_all': float(recall[-1]) if len(recall) else 0.0,
-        'precision_all': float(precision[-1]) if len(precision) else 0.0,
+        'recall': float(recall[sure]) if sure >= 0 else 0.0,
+        'precision': float(precision[sure]) if sure >= 0 else None,
         'recall_at_precision_0.85': float(recall[best]) if best is not None else 0.0,
         'score_at_precision_0.85': float(np.array(scores)[order][best])
         if best is not None
@@ -154,7 +179,72 @@ def measure_boxes(pipeline: HandPipeline, data: Path, sheet: Sheet) -> dict[str,
     }
 
 
-def measure_peer(pipeline: HandPipeline, data: Path, prefix: str, sheet: Sheet) -> dict[str, Any]:
+class Reliability:
+    """How often a hand of a score is one: a calibrated score is that share."""
+
+    EDGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.001)
+
+    def __init__(self) -> None:
+        self.scores: list[float] = []
+        self.right: list[bool] = []
+
+    def add(self, score: float, right: bool) -> None:
+        self.scores.append(score)
+        self.right.append(right)
+
+    def report(self) -> dict[str, Any]:
+        """A row a bin of scores, and the expected calibration error over them."""
+        scores, right = np.array(self.scores), np.array(self.right, dtype=float)
+        rows, error = [], 0.0
+        for low, high in zip(self.EDGES[:-1], self.EDGES[1:], strict=True):
+            inside = (scores >= low) & (scores < high)
+            if not inside.any():
+                continue
+            mean, share = float(scores[inside].mean()), float(right[inside].mean())
+            error += float(inside.sum()) * abs(mean - share)
+            rows.append({'scores': int(inside.sum()), 'mean': mean, 'are_hands': share})
+        return {'bins': rows, 'expected_error': error / max(len(scores), 1)}
+
+
+def measure_negatives(
+    pipeline: HandPipeline,
+    photos: Path,
+    sheets: dict[str, Sheet],
+    score: float,
+    found: Reliability,
+) -> dict[str, Any]:
+    """False hands a picture in photographs without hands, and pictures of robots' hands."""
+    names = Negatives(photos, 'test').names
+    false_scores: dict[str, list[list[float]]] = {'negatives': [], 'robot_hands': []}
+    for name in names:
+        kind = 'robot_hands' if ROBOT_HANDS in name else 'negatives'
+        image = cv2.imread(str(photos / name))
+        if image is None:
+            continue
+        hands = reconstruct(pipeline, image)
+        of_image = [hand.score for hand in hands]
+        for one in of_image:
+            found.add(one, False)
+        false_scores[kind].append(of_image)
+        shown = [hand for hand in hands if hand.score >= score]
+        sheets[kind].add(image, shown, max(of_image, default=0.0))
+
+    def report(images: list[list[float]]) -> dict[str, Any]:
+        everything = np.array([one for image in images for one in image])
+        best = np.array([max(image, default=0.0) for image in images])
+        return {
+            'photos': len(images),
+            'false_hands_a_picture': float((everything >= score).sum() / len(images)),
+            'pictures_with_a_false_hand': float((best >= score).mean()),
+            'at_scores': {str(t): float((everything >= t).sum() / len(images)) for t in FALSE_AT},
+        }
+
+    return {kind: report(images) for kind, images in false_scores.items() if images}
+
+
+def measure_peer(
+    pipeline: HandPipeline, data: Path, prefix: str, sheet: Sheet, score: float
+) -> dict[str, Any]:
     """Found rate, PCK and side agreement with the peer's hands of the photos under `prefix`."""
     peer = json.loads((data / 'mediapipe_peer.json').read_text())['images']
     by_box, by_joints = Agreement(), Agreement()
@@ -163,8 +253,7 @@ def measure_peer(pipeline: HandPipeline, data: Path, prefix: str, sheet: Sheet) 
         image = cv2.imread(str(data / name))
         if image is None or not peers:
             continue
-        hands = reconstruct(pipeline, image)
-        sheet.add(image, hands)
+        hands = [hand for hand in reconstruct(pipeline, image) if hand.score >= score]
         boxes = np.array([hand.box_xyxy_px for hand in hands]).reshape(-1, 4)
         extents = np.array([extent(hand.joints_px) for hand in hands]).reshape(-1, 4)
         for one in peers:
@@ -173,6 +262,8 @@ def measure_peer(pipeline: HandPipeline, data: Path, prefix: str, sheet: Sheet) 
             side = one['handedness_unmirrored'].lower()
             by_box.add(joints_px, side, hands, iou_xyxy(skin_box(joints_px)[None], boxes)[0])
             by_joints.add(joints_px, side, hands, iou_xyxy(extent(joints_px)[None], extents)[0])
+        worst = max(float(np.minimum(one, 9).mean()) for one in by_box.errors[-len(peers) :])
+        sheet.add(image, hands, worst)
     return by_box.report() | {'by_joints': by_joints.report()}
 
 
@@ -229,22 +320,31 @@ def measure_video(
     frames_bgr: list[NDArray[np.uint8]],
     golden: NDArray[Any],
     sheet: Sheet,
+    score: float,
 ) -> dict[str, Any]:
     """Golden video: frames found, landmark error by box side, frame-to-frame jitter."""
-    errors, found_by_joints, tracks = [], [], []
+    errors, found_by_joints, tracks, tracked = [], [], [], []
+    tracker = Tracker()
     for index, (image, joints) in enumerate(zip(frames_bgr, golden, strict=True)):
-        hands = reconstruct(pipeline, image)
-        if index % 16 == 0:
-            sheet.add(image, hands)
+        hands = [hand for hand in reconstruct(pipeline, image) if hand.score >= score]
         skin = skin_box(joints)
+        steady = max(
+            tracker.update(hands, index / VIDEO_HZ),
+            key=lambda hand, box=skin: _overlap(hand, box),
+            default=None,
+        )
+        tracked.append(np.full((21, 2), np.nan) if steady is None else steady.joints_px)
         best = max(hands, key=lambda hand, box=skin: _overlap(hand, box), default=None)
         if best is None or _overlap(best, skin) < IOU_FOUND:
             errors.append(np.inf)
+            sheet.add(image, hands, 9.0)
             found_by_joints.append(False)
             tracks.append(np.full((21, 2), np.nan))
             continue
         distance_px = np.linalg.norm(best.joints_px - joints, axis=1)
         errors.append(float(distance_px.mean() / np.ptp(joints, axis=0).max()))
+        if index % 8 == 0:
+            sheet.add(image, hands, errors[-1])
         overlap = iou_xyxy(extent(best.joints_px)[None], extent(joints)[None])[0, 0]
         found_by_joints.append(bool(overlap >= IOU_FOUND))
         tracks.append(best.joints_px)
@@ -256,6 +356,7 @@ def measure_video(
         'landmark_error_median_of_box': float(np.median(errors)),
         'found_by_joints': float(np.mean(found_by_joints)),
         'jitter_px': ours,
+        'jitter_tracked_px': _acceleration_px(np.array(tracked)),
         'golden_jitter_px': reference,
     }
 
@@ -303,41 +404,55 @@ def main() -> None:
     parser.add_argument('data', type=Path)
     parser.add_argument('--weights', default='weights/nano')
     parser.add_argument('--backend', default='auto')
+    parser.add_argument('--negatives', type=Path, help='photographs with negatives.txt')
+    parser.add_argument('--score', type=float, default=PipelineConfig().score_threshold)
     parser.add_argument('--sheets', type=Path, default=Path('real_photos'))
     parser.add_argument(
-        '--only', nargs='*', default=['boxes', 'hagrid', 'mediapipe', 'video', 'hamer']
+        '--only',
+        nargs='*',
+        default=['boxes', 'hagrid', 'mediapipe', 'video', 'negatives', 'hamer'],
     )
     arguments = parser.parse_args()
     data: Path = arguments.data
     if not (data / 'mediapipe_peer.json').is_file():
         sys.exit(f'{data} is not the development data: mediapipe_peer.json is missing')
-    pipeline = HandPipeline(arguments.weights, arguments.backend, PipelineConfig(max_hands=4))
+    score = arguments.score
+    # Down to a low score, so that scores can be judged; what counts is what passes `score`.
+    config = PipelineConfig(score_threshold=min(score, LOWEST_SCORE), max_hands=4)
+    pipeline = HandPipeline(arguments.weights, arguments.backend, config)
 
     def sheet(name: str) -> Sheet:
         return Sheet(arguments.sheets / f'{name}.jpg', pipeline.faces)
 
-    result: dict[str, Any] = {}
+    found = Reliability()
+    result: dict[str, Any] = {'score': score}
     sheets = {name: sheet(name) for name in arguments.only}
     if 'boxes' in sheets:
-        result['subhih_boxes'] = measure_boxes(pipeline, data, sheets['boxes'])
+        result['subhih_boxes'] = measure_boxes(pipeline, data, sheets['boxes'], score, found)
     for name, prefix in (('hagrid', 'hagrid-subset'), ('mediapipe', 'mediapipe/')):
         if name in sheets:
-            result[name] = measure_peer(pipeline, data, prefix, sheets[name])
+            result[name] = measure_peer(pipeline, data, prefix, sheets[name], score)
     if 'video' in sheets:
         frames, golden = golden_video(data)
-        result['golden_video'] = measure_video(pipeline, frames, golden, sheets['video'])
+        result['golden_video'] = measure_video(pipeline, frames, golden, sheets['video'], score)
         result['latency_ms'] = measure_latency(pipeline, frames)
     if 'hamer' in sheets:
         for path in sorted((data / 'hamer').rglob('*.jp*g')):
             if (image := cv2.imread(str(path))) is not None:
-                sheets['hamer'].add(image, reconstruct(pipeline, image))
+                hands = [hand for hand in reconstruct(pipeline, image) if hand.score >= score]
+                sheets['hamer'].add(image, hands, 0.0)
+    if 'negatives' in sheets and arguments.negatives is not None:
+        sheets['robot_hands'] = sheet('robot_hands')
+        result |= measure_negatives(pipeline, arguments.negatives, sheets, score, found)
+    if found.scores:
+        result['reliability'] = found.report()
     for drawn in sheets.values():
         drawn.write()
     result['inputs'] = {
         'weights': str(arguments.weights),
         'backend': pipeline.backend,
         'peer_sha256': sha256(data / 'mediapipe_peer.json'),
-        'subhih_validation_prefixes': SUBHIH_VALIDATION,
+        'subhih_validation_prefixes': VALIDATION_PREFIXES,
     }
     result['environment'] = describe_machine()
     print(json.dumps(result, indent=2))

@@ -35,7 +35,7 @@ VALIDATION_SETS = (
     *('Ahmadfathulalim-DeteksiRobot', '7130-7th-cone_cube_detect_test_1.0'),
 )
 NEGATIVES_FILE = 'negatives.txt'
-VALIDATION_PREFIXES = ('5_', '16_', '26_', '46_')  # also in benchmarks/real_photos.py
+VALIDATION_PREFIXES = ('5_', '16_', '26_', '46_')  # of SubhiH's recordings
 LANDMARK_MARGIN = 0.08  # landmarks are bone ends; skin reaches about this part of the box further
 SIDE_SCORE = 0.9
 MATCH_IOU = 0.4
