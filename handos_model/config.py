@@ -194,7 +194,7 @@ def _nano_d_fine() -> dict[str, Any]:
         'decoder_layers': 3,
         'decoder_n_points': [4, 4, 4],
         'num_queries': 60,
-        'num_denoising': 20,
+        'num_denoising': 10,
         'num_labels': 1,
     }
 
