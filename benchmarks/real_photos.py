@@ -35,7 +35,7 @@ from handos_model.draw import draw_hands
 from handos_model.environment import describe_machine
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.types import Camera, Hand
-from handos_model.weights import sha256
+from handos_model.weights.store import sha256
 
 # Recordings of SubhiH that no training configuration reads, by file-name prefix.
 SUBHIH_VALIDATION = ('5_', '16_', '26_', '46_')

@@ -29,7 +29,7 @@ __all__ = [
 
 # In the order in which `auto` tries them.
 BACKENDS: dict[str, str] = {
-    'tensorrt': 'handos_model.backends.tensorrt',
+    'tensorrt': 'handos_model.backends.tensorrt.backend',
     'onnxruntime-cuda': 'handos_model.backends.onnxruntime_cuda',
     'openvino': 'handos_model.backends.openvino',
     'onnxruntime': 'handos_model.backends.onnxruntime',

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from handos_model.assignment import assign
 from handos_model.backends.base import Array, Engine
 from handos_model.selection import select_instances
+from handos_model.tracking.assignment import assign
 from handos_model.types import FloatArray
 
 # What may differ from torch FP32: largest error of any value of the frames compared.

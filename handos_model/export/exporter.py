@@ -17,11 +17,29 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from handos_model.attention import SAMPLERS, Sampler
 from handos_model.backends.base import Array
-from handos_model.detectors.sampling import detector_sampling
+from handos_model.backends.parity import (
+    beyond_limits,
+    decoder_parity,
+    detector_parity,
+    made_up_images,
+)
 from handos_model.errors import UserError
-from handos_model.exported import (
+from handos_model.export.half_precision import to_half
+from handos_model.export.half_storage import rounded_weights, store_half
+from handos_model.export.plugin_sampling import sample_by_plugin
+from handos_model.network.attention import SAMPLERS, Sampler
+from handos_model.network.detectors.sampling import detector_sampling
+from handos_model.network.graphs import (
+    DECODER_INPUTS,
+    DECODER_OUTPUTS,
+    DETECTOR_INPUTS,
+    DETECTOR_OUTPUTS,
+    build_graphs,
+)
+from handos_model.network.handos import HandOS
+from handos_model.selection import select_instances
+from handos_model.weights.exported import (
     MANIFEST,
     ExportedWeights,
     GraphFile,
@@ -30,25 +48,7 @@ from handos_model.exported import (
     Storage,
     graph_file_name,
 )
-from handos_model.graphs import (
-    DECODER_INPUTS,
-    DECODER_OUTPUTS,
-    DETECTOR_INPUTS,
-    DETECTOR_OUTPUTS,
-    build_graphs,
-)
-from handos_model.half_precision import to_half
-from handos_model.half_storage import rounded_weights, store_half
-from handos_model.network import HandOS
-from handos_model.parity import (
-    beyond_limits,
-    decoder_parity,
-    detector_parity,
-    made_up_images,
-)
-from handos_model.plugin_sampling import sample_by_plugin
-from handos_model.selection import select_instances
-from handos_model.weights import CONFIG, sha256
+from handos_model.weights.store import CONFIG, sha256
 
 OPSET = 18  # TensorRT computes the GridSample of opset 20 wrongly; 17 is the first with LayerNorm
 Report: TypeAlias = Callable[[str], None]

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from handos_model.plugin_sampling import PLUGIN
+from handos_model.export.plugin_sampling import PLUGIN
 
 # Element type and shape of every value by its name.
 ValueTypes: TypeAlias = dict[str, tuple[int, tuple[int, ...]]]

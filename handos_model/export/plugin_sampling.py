@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from handos_model.detectors.protocol import SpatialShapes
+from handos_model.network.detectors.protocol import SpatialShapes
 
 PLUGIN = 'MultiscaleDeformableAttnPlugin_TRT'
 PLUGIN_DOMAIN = 'trt.plugins'

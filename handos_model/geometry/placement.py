@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from handos_model.projection import Float64Array, distort, is_pinhole, project, unproject
+from handos_model.geometry.projection import Float64Array, distort, is_pinhole, project, unproject
 from handos_model.types import ROOT_JOINT, Camera, FloatArray
 
 __all__ = [

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from handos_model.pose_limits import random_pose
+from handos_model.hand.pose_limits import random_pose
 from handos_model.types import NUM_VERTICES, FloatArray
 
 if TYPE_CHECKING:
-    from handos_model.hand_model import HandModel
+    from handos_model.hand.model import HandModel
 
 POSES = 80
 NEIGHBOURS = 12

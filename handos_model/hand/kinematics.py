@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handos_model.geometry import wrist_rotation
-from handos_model.hand_model import MIRROR, MPII_FROM_MANO, PARENTS, HandModel, rigid_transforms
-from handos_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from handos_model.geometry.placement import wrist_rotation
+from handos_model.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from handos_model.hand.model import MIRROR, MPII_FROM_MANO, PARENTS, HandModel, rigid_transforms
 from handos_model.types import FloatArray
 
 TIPS = (4, 8, 12, 16, 20)

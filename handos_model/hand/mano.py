@@ -13,8 +13,8 @@ from safetensors.numpy import load, save
 
 from handos_model.errors import UserError
 from handos_model.files import write_whole
-from handos_model.hand_model import HandModel
-from handos_model.mano_pickle import MAX_BYTES, REQUIRED, Array, read_mano
+from handos_model.hand.mano_pickle import MAX_BYTES, REQUIRED, Array, read_mano
+from handos_model.hand.model import HandModel
 from handos_model.types import FloatArray
 
 FORMAT = 'handos-mano-1'

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from handos_model.errors import UserError
-from handos_model.pickle_machine import (
+from handos_model.hand.pickle_machine import (
     CH,
     CSC_MATRIX,
     DTYPE,

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from handos_model.coarse_vertices import select_vertices
+from handos_model.hand.coarse_vertices import select_vertices
 from handos_model.types import NUM_FACES, NUM_VERTICES, SKELETON_EDGES, FloatArray
 
 # MANO's 16 joints: wrist, then index, middle, little, ring, thumb from the palm outwards.
@@ -71,7 +71,7 @@ class HandModel:
     """The arrays of a hand model, metres, float64 (indices int64). A joint has one rotation.
 
     `rotation_axes` are each joint's axes of flexion, abduction and twist at rest
-    (`handos_model.pose_limits`).
+    (`handos_model.hand.pose_limits`).
     """
 
     v_template: FloatArray  # [778,3]
@@ -110,7 +110,7 @@ class HandModel:
     @classmethod
     def from_mano(cls, path: str | Path) -> HandModel:
         """The user's MANO right hand, from MANO_RIGHT.pkl or its conversion. Raises UserError."""
-        from handos_model.mano import hand_model_from_mano, load_mano
+        from handos_model.hand.mano import hand_model_from_mano, load_mano
 
         return hand_model_from_mano(load_mano(Path(path)), Path(path))
 
@@ -191,7 +191,7 @@ class HandModel:
         return lifting
 
     def coarse_vertices(self, count: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
-        """`indices [count]` and `upsampling [778,count]`: see `handos_model.coarse_vertices`."""
+        """`indices [count]` and `upsampling [778,count]`: see `coarse_vertices.py`."""
         return select_vertices(self, count)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from handos_model.hand_model import PARENTS, HandModel
+from handos_model.hand.model import PARENTS, HandModel
 
 BUFFERS = (
     'v_template',

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handos_model.config import AttentionStrategy
-from handos_model.detectors.protocol import SpatialShapes
+from handos_model.network.detectors.protocol import SpatialShapes
 
 # (values [B,L,heads,dh], spatial_shapes, locations [B,T,heads,levels,points,2] normalised,
 #  weights [B,T,heads,levels,points]) -> [B,T,heads*dh]: the signature of every published

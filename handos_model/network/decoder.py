@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from handos_model.attention import (
+from handos_model.config import DecoderConfig
+from handos_model.hand.model import HandModel
+from handos_model.network.attention import (
     SAMPLERS,
     DeformableAttention,
     GroupedSelfAttention,
@@ -14,10 +16,8 @@ from handos_model.attention import (
     Sampler,
     attention_groups,
 )
-from handos_model.config import DecoderConfig
-from handos_model.detectors.protocol import SpatialShapes
-from handos_model.hand_model import HandModel
-from handos_model.heads import (
+from handos_model.network.detectors.protocol import SpatialShapes
+from handos_model.network.heads import (
     MLP,
     DecoderOutput,
     HandFrame,
@@ -26,7 +26,7 @@ from handos_model.heads import (
     exact_matmul,
     project,
 )
-from handos_model.joint_maps import JointMaps, finest_map, joint_positions
+from handos_model.network.joint_maps import JointMaps, finest_map, joint_positions
 from handos_model.types import NUM_JOINTS, NUM_VERTICES, ROOT_JOINT
 
 JOINTS_ONLY: Groups = ((slice(0, NUM_JOINTS), slice(0, NUM_JOINTS)),)

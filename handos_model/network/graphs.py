@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from handos_model.network import HandOS
+from handos_model.network.handos import HandOS
 
 MAX_QUERIES = 100
 

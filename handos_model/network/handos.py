@@ -7,14 +7,14 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from handos_model.attention import Sampler
 from handos_model.config import HandOSConfig
-from handos_model.decoder import InteractiveDecoder
-from handos_model.detectors import build_detector
-from handos_model.detectors.protocol import Detector, DetectorOutput, SpatialShapes
-from handos_model.hand_model import HandModel
-from handos_model.heads import DecoderOutput
-from handos_model.side_tuning import SideTuning
+from handos_model.hand.model import HandModel
+from handos_model.network.attention import Sampler
+from handos_model.network.decoder import InteractiveDecoder
+from handos_model.network.detectors.families import build_detector
+from handos_model.network.detectors.protocol import Detector, DetectorOutput, SpatialShapes
+from handos_model.network.heads import DecoderOutput
+from handos_model.network.side_tuning import SideTuning
 
 __all__ = ['DecoderOutput', 'Features', 'HandOS']
 
@@ -77,13 +77,13 @@ class HandOS(nn.Module):
     @classmethod
     def from_pretrained(cls, name: str | Path, hand_model: HandModel | None = None) -> HandOS:
         """From a shipped name ('nano'), a local folder, or a hub id; frozen and in eval mode."""
-        from handos_model.weights import load_network
+        from handos_model.weights.store import load_network
 
         return load_network(cls, name, hand_model)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json`, `model.safetensors` and its checksum."""
-        from handos_model.weights import save_network
+        from handos_model.weights.store import save_network
 
         save_network(self, Path(folder))
 

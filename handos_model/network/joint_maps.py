@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from handos_model.detectors.protocol import SpatialShapes
+from handos_model.network.detectors.protocol import SpatialShapes
 from handos_model.types import NUM_JOINTS
 
 WINDOW = 1.5  # of the box: joints may lie outside a box of visible parts

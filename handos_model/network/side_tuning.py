@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from handos_model.config import SideTuningConfig
-from handos_model.detectors.protocol import DetectorOutput, flatten_maps
+from handos_model.network.detectors.protocol import DetectorOutput, flatten_maps
 
 
 class SideTuning(nn.Module):

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from handos_model.assignment import assign
-from handos_model.geometry import wrist_rotation
-from handos_model.one_euro import OneEuro, OneEuroConfig
+from handos_model.geometry.placement import wrist_rotation
+from handos_model.tracking.assignment import assign
+from handos_model.tracking.one_euro import OneEuro, OneEuroConfig
 from handos_model.types import FloatArray, Hand, Side, TrackState
 
 FORBIDDEN = 1e6

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from handos_model.errors import UserError
-from handos_model.weights import sha256
+from handos_model.weights.store import sha256
 
 MANIFEST = 'manifest.json'
 FORMAT_VERSION = 1
@@ -28,7 +28,7 @@ class GraphFile:
     precision: Precision
     sampling: GraphSampling
     operators: dict[str, int]
-    parity: dict[str, float] = field(default_factory=dict)  # against torch, see export.py
+    parity: dict[str, float] = field(default_factory=dict)  # against torch, see exporter.py
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from handos_model.config import HandOSConfig
 from handos_model.errors import UserError
 
 if TYPE_CHECKING:
-    from handos_model.hand_model import HandModel
-    from handos_model.network import HandOS
+    from handos_model.hand.model import HandModel
+    from handos_model.network.handos import HandOS
 
 CONFIG, WEIGHTS, CARD, CHECKSUMS = 'config.json', 'model.safetensors', 'README.md', 'SHA256SUMS'
 SHIPPED = ('*.json', '*.onnx', '*.safetensors', '*.jpg', CARD, CHECKSUMS)  # of a folder on the hub
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 # Where shipped weights stand: installed with the package, or in a source checkout.
 SEARCH_PATH = (PACKAGE / 'assets' / 'weights', PACKAGE.parent / 'weights')
 
@@ -102,7 +102,7 @@ def load_network(
     """A verified HandOS in eval mode; see `HandOS.from_pretrained`."""
     from safetensors.torch import load_file
 
-    from handos_model.hand_model import HandModel
+    from handos_model.hand.model import HandModel
 
     folder = find_weights(name)
     verify_checksums(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from handos_model.projection import project, unproject
+from handos_model.geometry.projection import project, unproject
 from handos_model.types import Camera
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from handos_model.types import ImageArray
-from handos_ros.image_encodings import MAX_PIXELS, ImageError
+from handos_ros.images.encodings import MAX_PIXELS, ImageError
 
 MAX_COMPRESSED_BYTES = 64 * 1024 * 1024
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from handos_model.rotations import matrix_to_quaternion_xyzw
+from handos_model.geometry.rotations import matrix_to_quaternion_xyzw
 from handos_model.types import (
     JOINT_NAMES,
     SKELETON_EDGES,
@@ -23,8 +23,9 @@ from handos_model.types import (
     Hand,
     ImageArray,
 )
-from handos_ros import compressed_images, image_encodings
-from handos_ros.image_encodings import ImageError
+from handos_ros.images import compressed as compressed_images
+from handos_ros.images import encodings as image_encodings
+from handos_ros.images.encodings import ImageError
 
 MessageTypes = Callable[[str], Any]  # 'package/msg/Name' -> class
 UNKNOWN_ROTATION_VARIANCE_RAD2 = np.pi**2

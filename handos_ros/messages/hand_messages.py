@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from handos_model.rotations import quaternion_xyzw_to_matrix
+from handos_model.geometry.rotations import quaternion_xyzw_to_matrix
 from handos_model.types import NUM_JOINTS, Hand, ScaleSource, TrackState
 
 

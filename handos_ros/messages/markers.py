@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from handos_model.types import SKELETON_EDGES, FloatArray, Hand, TrackState
-from handos_ros.cdr_writer import CdrWriter
+from handos_ros.messages.cdr_writer import CdrWriter
 
 ADD, DELETE, DELETE_ALL = 0, 2, 3
 LINE_LIST, TEXT_VIEW_FACING, TRIANGLE_LIST = 5, 9, 11

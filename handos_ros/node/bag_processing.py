@@ -9,12 +9,12 @@ from typing import Any
 
 from handos_model.errors import UserError
 from handos_model.types import TrackState
-from handos_ros import conversions
-from handos_ros.diagnostics import Statistics
-from handos_ros.markers import HandMarkers
-from handos_ros.parameters import Settings
-from handos_ros.perception import Perception
-from handos_ros.processing import DepthBuffer, Frame, FrameProcessor, Result, StampGuard
+from handos_ros.messages import conversions
+from handos_ros.messages.markers import HandMarkers
+from handos_ros.node.diagnostics import Statistics
+from handos_ros.node.parameters import Settings
+from handos_ros.node.perception import Perception
+from handos_ros.node.processing import DepthBuffer, Frame, FrameProcessor, Result, StampGuard
 from handos_ros.runtime.bags import BagMessage, BagReader, BagWriter, Messages
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')

@@ -11,17 +11,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from handos_model.errors import UserError
-from handos_ros import conversions, parameters
-from handos_ros.diagnostics import (
+from handos_ros.messages import conversions
+from handos_ros.node import parameters
+from handos_ros.node.diagnostics import (
     BackendState,
     InputState,
     Statistics,
     diagnose,
     statuses_to_message,
 )
-from handos_ros.outputs import HandPublishers
-from handos_ros.perception import Perception, PerceptionFactory
-from handos_ros.processing import DepthBuffer, Frame, FrameProcessor, Result, StampGuard
+from handos_ros.node.outputs import HandPublishers
+from handos_ros.node.perception import Perception, PerceptionFactory
+from handos_ros.node.processing import DepthBuffer, Frame, FrameProcessor, Result, StampGuard
+from handos_ros.node.worker import Worker
 from handos_ros.runtime import (
     ExternalShutdownException,
     InvalidParameterTypeException,
@@ -40,7 +42,6 @@ from handos_ros.runtime import (
     ok,
     try_shutdown,
 )
-from handos_ros.worker import Worker
 
 IMAGE_TYPES = {
     'raw': ('image', 'sensor_msgs/msg/Image'),

@@ -7,10 +7,10 @@ from typing import Any
 
 from handos_model.draw import draw_hands
 from handos_model.types import TrackState
-from handos_ros import conversions
-from handos_ros.markers import HandMarkers
-from handos_ros.perception import Perception
-from handos_ros.processing import Result
+from handos_ros.messages import conversions
+from handos_ros.messages.markers import HandMarkers
+from handos_ros.node.perception import Perception
+from handos_ros.node.processing import Result
 from handos_ros.runtime import DurabilityPolicy, QoSOverridingOptions, QoSProfile, message_type
 
 # output -> topic, type, depth

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeAlias, cast
 
-from handos_model.backends import BACKENDS
-from handos_ros.conversions import Limits
+from handos_model.backends.choice import BACKENDS
+from handos_ros.messages.conversions import Limits
 
 Value: TypeAlias = bool | int | float | str
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from handos_model.types import Camera, FloatArray, Hand, ImageArray
-from handos_ros.parameters import Settings
+from handos_ros.node.parameters import Settings
 
 
 class Perception(Protocol):
@@ -47,11 +47,11 @@ class PipelinePerception:
     """The network's pipeline, as the settings describe it."""
 
     def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
-        from handos_model.backends import EngineOptions
-        from handos_model.hand_model import HandModel
-        from handos_model.kinematics import PoseFitter
+        from handos_model.backends.base import EngineOptions
+        from handos_model.hand.kinematics import PoseFitter
+        from handos_model.hand.model import HandModel
         from handos_model.pipeline import HandPipeline, PipelineConfig
-        from handos_model.tracking import Tracker
+        from handos_model.tracking.tracker import Tracker
 
         report(f'loading {settings.model}')
         hand_model = HandModel.embedded()

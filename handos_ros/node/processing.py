@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from handos_model.types import Camera, FloatArray, Hand, ImageArray, TrackState
-from handos_ros import conversions
-from handos_ros.conversions import CameraInfoError
-from handos_ros.diagnostics import Statistics
-from handos_ros.image_encodings import ImageError
-from handos_ros.parameters import Settings
-from handos_ros.perception import Perception
+from handos_ros.images.encodings import ImageError
+from handos_ros.messages import conversions
+from handos_ros.messages.conversions import CameraInfoError
+from handos_ros.node.diagnostics import Statistics
+from handos_ros.node.parameters import Settings
+from handos_ros.node.perception import Perception
 
 FUTURE_TOLERANCE_NS = 10**9
 DEPTH_WAIT_S = 0.05  # depth may come a little later than its image

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from handos_model.errors import UserError
-from handos_ros.diagnostics import BackendState, Statistics
+from handos_ros.node.diagnostics import BackendState, Statistics
 
 FrameT = TypeVar('FrameT')
 BackendT = TypeVar('BackendT')

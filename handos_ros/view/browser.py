@@ -15,7 +15,7 @@ import numpy as np
 from handos_model.draw import MESH_COLOURS
 from handos_model.errors import UserError
 from handos_model.types import SKELETON_EDGES, Camera, FloatArray, Hand, ImageArray
-from handos_ros.viewing import ViewFrame
+from handos_ros.view.frames import ViewFrame
 
 EDGES = np.array(SKELETON_EDGES)
 BONE_WIDTH_M = 0.002

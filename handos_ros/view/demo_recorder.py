@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from handos_model.types import ImageArray
-from handos_ros.conversions import Limits, image_to_rgb, stamp_ns
+from handos_ros.messages.conversions import Limits, image_to_rgb, stamp_ns
 from handos_ros.runtime import DurabilityPolicy, QoSProfile, ReliabilityPolicy, message_type
 from handos_ros.runtime.bags import BagWriter, Messages
 

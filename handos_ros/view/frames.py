@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from handos_model.draw import OverlayStyle, draw_hands
 from handos_model.types import Camera, Hand, ImageArray, TrackState
-from handos_ros import conversions
-from handos_ros.conversions import CameraInfoError, Limits
-from handos_ros.hand_messages import hand_from_message
-from handos_ros.image_encodings import ImageError
+from handos_ros.images.encodings import ImageError
+from handos_ros.messages import conversions
+from handos_ros.messages.conversions import CameraInfoError, Limits
+from handos_ros.messages.hand_messages import hand_from_message
 
 IMAGES_KEPT = 16  # hands come after their image
 

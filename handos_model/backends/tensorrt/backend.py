@@ -18,18 +18,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from handos_model import tensorrt_library
 from handos_model.backends import onnxruntime as onnxruntime_backend
 from handos_model.backends.base import Array, Engine, EngineOptions, Graph
-from handos_model.background_engine import BackgroundEngine, FrameCollector
-from handos_model.cuda_driver import GpuFaultError, GpuStateError
-from handos_model.engine_builder import build_engine, workspace_bytes
-from handos_model.engine_cache import EngineCache, Machine
-from handos_model.engine_preparation import EnginePreparation, Prepared
+from handos_model.backends.tensorrt import library as tensorrt_library
+from handos_model.backends.tensorrt.background import BackgroundEngine, FrameCollector
+from handos_model.backends.tensorrt.builder import build_engine, workspace_bytes
+from handos_model.backends.tensorrt.cache import EngineCache, Machine
+from handos_model.backends.tensorrt.cuda_driver import GpuFaultError, GpuStateError
+from handos_model.backends.tensorrt.graph import Gpu, TensorRtGraph
+from handos_model.backends.tensorrt.library import TensorRtLibrary
+from handos_model.backends.tensorrt.preparation import EnginePreparation, Prepared
 from handos_model.errors import UserError
-from handos_model.exported import ExportedWeights
-from handos_model.tensorrt_graph import Gpu, TensorRtGraph
-from handos_model.tensorrt_library import TensorRtLibrary
+from handos_model.weights.exported import ExportedWeights
 
 _log = logging.getLogger(__name__)
 _NICENESS = 10  # of the process that builds, beside one that serves

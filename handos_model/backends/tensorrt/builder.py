@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from handos_model.tensorrt_library import TensorRtLibrary
+from handos_model.backends.tensorrt.library import TensorRtLibrary
 
 if TYPE_CHECKING:
     import tensorrt as trt

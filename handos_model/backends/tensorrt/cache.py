@@ -17,14 +17,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from handos_model.errors import UserError
-from handos_model.signed_file import (
+from handos_model.backends.tensorrt.signed_file import (
     RefusedFileError,
     locked,
     read_signed,
     user_key,
     write_signed,
 )
+from handos_model.errors import UserError
 
 FORMAT_VERSION = 1
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from handos_model.cuda_driver import Array, CudaDriver, DeviceMemory
+from handos_model.backends.tensorrt.cuda_driver import Array, CudaDriver, DeviceMemory
+from handos_model.backends.tensorrt.library import TensorRtLibrary
 from handos_model.errors import UserError
-from handos_model.tensorrt_library import TensorRtLibrary
 
 if TYPE_CHECKING:
     import tensorrt as trt

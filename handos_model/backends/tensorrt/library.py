@@ -8,7 +8,7 @@ from collections import deque
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from handos_model.cuda_driver import GpuStateError
+from handos_model.backends.tensorrt.cuda_driver import GpuStateError
 from handos_model.errors import UserError
 
 if TYPE_CHECKING:

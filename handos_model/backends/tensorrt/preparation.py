@@ -20,12 +20,17 @@ from handos_model.backends.base import (
     EngineOptions,
     Graph,
 )
-from handos_model.cuda_driver import GpuFaultError, GpuStateError
-from handos_model.engine_cache import EngineCache, EngineKey, Machine, StoredEngine
+from handos_model.backends.parity import (
+    beyond_limits,
+    decoder_parity,
+    detector_parity,
+    made_up_images,
+)
+from handos_model.backends.tensorrt.cache import EngineCache, EngineKey, Machine, StoredEngine
+from handos_model.backends.tensorrt.cuda_driver import GpuFaultError, GpuStateError
 from handos_model.errors import UserError
-from handos_model.exported import ExportedWeights, GraphSampling, Precision
-from handos_model.parity import beyond_limits, decoder_parity, detector_parity, made_up_images
 from handos_model.selection import select_instances
+from handos_model.weights.exported import ExportedWeights, GraphSampling, Precision
 
 # In the order in which they are tried: GridSample is the smallest graph, the plugin the fastest
 # where it is right, and gather consists of nothing but arithmetic that every release gets right.
@@ -38,7 +43,7 @@ class Toolkit(Protocol):
     machine: Machine
 
     def build(self, onnx_model: bytes, timings: bytes) -> tuple[bytes, bytes]:
-        """See `engine_builder.build_engine`."""
+        """See `builder.build_engine`."""
         ...
 
     def open(self, plan: bytes, hands: int | None) -> Graph:

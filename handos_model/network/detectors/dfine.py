@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from handos_model.config import DetectorConfig
-from handos_model.detectors.protocol import DetectorBase, DetectorOutput, flatten_maps
+from handos_model.network.detectors.protocol import DetectorBase, DetectorOutput, flatten_maps
 
 
 class DFineDetector(DetectorBase):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from handos_model.config import DetectorConfig
 
 if TYPE_CHECKING:
-    from handos_model.detectors.protocol import DetectorBase
+    from handos_model.network.detectors.protocol import DetectorBase
 
 _BUILDERS = {
     'd_fine': ('dfine', 'build_dfine'),
@@ -20,5 +20,5 @@ _BUILDERS = {
 def build_detector(config: DetectorConfig, freeze: bool = True) -> DetectorBase:
     """The detector that `config` names, frozen unless it is to be trained itself."""
     module, function = _BUILDERS[config.family]
-    builder = getattr(import_module(f'handos_model.detectors.{module}'), function)
+    builder = getattr(import_module(f'handos_model.network.detectors.{module}'), function)
     return builder(config, freeze)  # type: ignore[no-any-return]

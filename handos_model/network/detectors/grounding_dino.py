@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from handos_model.config import DetectorConfig
-from handos_model.detectors.protocol import DetectorBase, DetectorOutput
-from handos_model.detectors.slim_grounding_dino import constant_masks, slim, text_constants
+from handos_model.network.detectors.protocol import DetectorBase, DetectorOutput
+from handos_model.network.detectors.slim_grounding_dino import constant_masks, slim, text_constants
 
 # "[CLS] hand . [SEP]" in the vocabulary of bert-base-uncased, which all Grounding DINOs use.
 HAND_TOKENS = (101, 2192, 1012, 102)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from handos_model.config import DetectorConfig
-from handos_model.detectors.dfine import DFineDetector
+from handos_model.network.detectors.dfine import DFineDetector
 
 
 class RTDetrV2Detector(DFineDetector):

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from handos_model.attention import Sampler
-from handos_model.detectors.protocol import Detector, SpatialShapes
+from handos_model.network.attention import Sampler
+from handos_model.network.detectors.protocol import Detector, SpatialShapes
 
 
 @contextmanager

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from handos_model import backends
-from handos_model.backends import BACKENDS, Engine, EngineOptions, choose_backend, open_engine
+from handos_model.backends import choice as backends
+from handos_model.backends.base import Engine, EngineOptions
+from handos_model.backends.choice import BACKENDS, choose_backend, open_engine
+from handos_model.backends.parity import beyond_limits, engine_parity, made_up_images
 from handos_model.backends.torch import engine_of_network
 from handos_model.errors import UserError
-from handos_model.network import HandOS
-from handos_model.parity import beyond_limits, engine_parity, made_up_images
+from handos_model.network.handos import HandOS
 
 
 @pytest.fixture(scope='module')

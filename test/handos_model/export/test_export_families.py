@@ -7,12 +7,13 @@ from pathlib import Path
 import onnx
 import pytest
 from small_networks import small_config, small_network
-from test_export import assert_fit_for_tensorrt
+from tensorrt_operators import assert_fit_for_tensorrt
 
-from handos_model.backends import EngineOptions, open_engine
+from handos_model.backends.base import EngineOptions
+from handos_model.backends.choice import open_engine
+from handos_model.backends.parity import beyond_limits, engine_parity, made_up_images
 from handos_model.backends.torch import engine_of_network
-from handos_model.export import ExportConfig, export
-from handos_model.parity import beyond_limits, engine_parity, made_up_images
+from handos_model.export.exporter import ExportConfig, export
 
 pytestmark = pytest.mark.long
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from handos_model.backends.onnxruntime import OnnxGraph, session_options
 from handos_model.errors import UserError
-from handos_model.export import ExportConfig
-from handos_model.half_storage import rounded_weights, store_half
+from handos_model.export.exporter import ExportConfig
+from handos_model.export.half_storage import rounded_weights, store_half
 
 
 def rounded(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from handos_model import geometry
-from handos_model.projection import project, unproject
-from handos_model.rotations import axis_angle_to_matrix
+from handos_model.geometry import placement as geometry
+from handos_model.geometry.projection import project, unproject
+from handos_model.geometry.rotations import axis_angle_to_matrix
 from handos_model.types import ROOT_JOINT, Camera
 
 rng = np.random.default_rng

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from handos_model.projection import distort, project, undistort, unproject
+from handos_model.geometry.projection import distort, project, undistort, unproject
 from handos_model.types import Camera
 
 LENSES = {

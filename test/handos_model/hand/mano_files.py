@@ -15,7 +15,7 @@ from unittest import mock
 import numpy as np
 import scipy.sparse
 
-from handos_model.hand_model import PARENTS, HandModel
+from handos_model.hand.model import PARENTS, HandModel
 
 
 def stand_in(module: str, name: str) -> type:

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from handos_model.hand_model import HandModel
-from handos_model.kinematics import (
+from handos_model.hand.kinematics import (
     OPENXR_JOINTS,
     PoseFitter,
     flexion_angles_rad,
@@ -12,7 +11,8 @@ from handos_model.kinematics import (
     palm_normal,
     pinch_distances_m,
 )
-from handos_model.pose_limits import random_pose, rotations_from_angles
+from handos_model.hand.model import HandModel
+from handos_model.hand.pose_limits import random_pose, rotations_from_angles
 
 RIGHT = HandModel.embedded()
 LEFT = RIGHT.mirrored()

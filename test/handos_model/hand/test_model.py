@@ -9,9 +9,8 @@ import pytest
 import torch
 
 import handos_model
-from handos_model.hand_model import PARENTS, HandModel, rigid_transforms
-from handos_model.hand_model_torch import TorchHandModel, rodrigues
-from handos_model.pose_limits import (
+from handos_model.hand.model import PARENTS, HandModel, rigid_transforms
+from handos_model.hand.pose_limits import (
     ABDUCTION,
     FLEXION,
     LIMITS_DEG,
@@ -19,6 +18,7 @@ from handos_model.pose_limits import (
     random_pose,
     rotations_from_angles,
 )
+from handos_model.hand.torch_model import TorchHandModel, rodrigues
 from handos_model.types import JOINT_NAMES
 
 ASSET = Path(handos_model.__file__).parent / 'assets' / 'hand_template.npz'

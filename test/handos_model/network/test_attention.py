@@ -8,7 +8,7 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
     GroundingDinoMultiscaleDeformableAttention,
 )
 
-from handos_model.attention import (
+from handos_model.network.attention import (
     VISIBILITY,
     DeformableAttention,
     GroupedSelfAttention,

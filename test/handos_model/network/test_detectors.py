@@ -7,10 +7,10 @@ import torch
 from small_networks import SMALL_DETECTORS, random_images, small_detector
 
 from handos_model.config import DetectorConfig
-from handos_model.detectors import build_detector
-from handos_model.detectors.dfine import initialise_detector
-from handos_model.detectors.grounding_dino import HAND_TOKENS
 from handos_model.errors import UserError
+from handos_model.network.detectors.dfine import initialise_detector
+from handos_model.network.detectors.families import build_detector
+from handos_model.network.detectors.grounding_dino import HAND_TOKENS
 
 FAMILIES = list(SMALL_DETECTORS)
 

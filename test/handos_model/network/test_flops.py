@@ -11,9 +11,9 @@ import torch
 from small_networks import hand_model
 
 from handos_model.config import DecoderConfig, HandOSConfig, SideTuningConfig
-from handos_model.decoder import InteractiveDecoder
+from handos_model.network.decoder import InteractiveDecoder
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / 'benchmarks'
+BENCHMARKS = Path(__file__).resolve().parents[3] / 'benchmarks'
 sys.path.insert(0, str(BENCHMARKS))
 import flops  # noqa: E402
 

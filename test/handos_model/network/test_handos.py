@@ -14,11 +14,11 @@ from small_networks import (
     small_network,
 )
 
-from handos_model.attention import sample_by_gather
 from handos_model.config import DetectorConfig, HandOSConfig, SideTuningConfig
-from handos_model.detectors.dfine import initialise_detector
-from handos_model.heads import DecoderOutput, HandFrame, project
-from handos_model.network import HandOS
+from handos_model.network.attention import sample_by_gather
+from handos_model.network.detectors.dfine import initialise_detector
+from handos_model.network.handos import HandOS
+from handos_model.network.heads import DecoderOutput, HandFrame, project
 from handos_model.types import ROOT_JOINT
 
 HANDS = [(0, 0), (1, 2), (1, 5), (0, 7), (1, 9)]

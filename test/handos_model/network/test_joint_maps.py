@@ -5,7 +5,7 @@ import torch
 from small_networks import instances, random_images, small_config, small_network
 
 from handos_model.errors import UserError
-from handos_model.joint_maps import JointMaps, finest_map, joint_positions
+from handos_model.network.joint_maps import JointMaps, finest_map, joint_positions
 
 H, W = 12, 16
 NO_DEPTHS = torch.zeros(1, 21, H, W)

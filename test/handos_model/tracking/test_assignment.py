@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from handos_model.assignment import assign
+from handos_model.tracking.assignment import assign
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (3, 3), (4, 9), (9, 4), (16, 16), (0, 3), (3, 0)])

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handos_model.geometry import wrist_rotation
-from handos_model.hand_model import HandModel
-from handos_model.projection import project
-from handos_model.tracking import Tracker, TrackerConfig
+from handos_model.geometry.placement import wrist_rotation
+from handos_model.geometry.projection import project
+from handos_model.hand.model import HandModel
+from handos_model.tracking.tracker import Tracker, TrackerConfig
 from handos_model.types import Camera, Hand, ScaleSource, Side, TrackState
 
 CAMERA = Camera(640, 480, np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]]))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from handos_model.errors import UserError
-from handos_model.exported import ExportedWeights, GraphFile, graph_file_name
-from handos_model.weights import sha256
+from handos_model.weights.exported import ExportedWeights, GraphFile, graph_file_name
+from handos_model.weights.store import sha256
 
 
 @pytest.fixture

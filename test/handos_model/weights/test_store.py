@@ -7,10 +7,10 @@ import pytest
 import torch
 from small_networks import hand_model, instances, random_images, small_config, small_network
 
-from handos_model import weights
 from handos_model.config import DecoderConfig, DetectorConfig, HandOSConfig
 from handos_model.errors import UserError
-from handos_model.network import HandOS
+from handos_model.network.handos import HandOS
+from handos_model.weights import store as weights
 
 
 @pytest.fixture(scope='module')

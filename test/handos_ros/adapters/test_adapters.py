@@ -13,10 +13,9 @@ import yaml
 from posed_hands import posed_hand
 from scipy.spatial.transform import Rotation
 
-from handos_model.hand_model import HandModel
-from handos_model.kinematics import OPENXR_JOINTS, PoseFitter
+from handos_model.hand.kinematics import OPENXR_JOINTS, PoseFitter
+from handos_model.hand.model import HandModel
 from handos_model.types import TrackState
-from handos_ros import conversions
 from handos_ros.adapters.dex_retargeting import (
     OPERATOR_TO_MANO_LEFT,
     OPERATOR_TO_MANO_RIGHT,
@@ -24,8 +23,9 @@ from handos_ros.adapters.dex_retargeting import (
     operator_frame,
 )
 from handos_ros.adapters.openxr import NAMED_JOINTS, named_poses, openxr_hand, poses_to_message
+from handos_ros.messages import conversions
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SIDES = ('left', 'right')
 TURN = Rotation.from_euler('xyz', [0.4, -0.8, 1.9]).as_matrix()
 FINGERS = ('thumb', 'index', 'middle', 'ring')

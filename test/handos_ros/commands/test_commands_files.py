@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
-from handos_model.parity import made_up_images
+from handos_model.backends.parity import made_up_images
 from handos_model.types import Camera
-from handos_ros.calibration import calibration_doubts
 from handos_ros.cli import main
 from handos_ros.commands.video import VideoSource
+from handos_ros.images.calibration import calibration_doubts
 
 CALIBRATION = {
     'image_width': 160,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from handos_model.errors import UserError
-from handos_ros.camera_files import read_camera_file
 from handos_ros.cli import without_ros_args
-from handos_ros.image_sources import ImageSource
+from handos_ros.images.camera_files import read_camera_file
+from handos_ros.images.sources import ImageSource
 
 CALIBRATION = """
 image_width: 640

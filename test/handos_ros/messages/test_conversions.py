@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handos_model.types import NUM_JOINTS, Camera, ScaleSource, TrackState
-from handos_ros import conversions
-from handos_ros.conversions import CameraInfoError, Limits
-from handos_ros.image_encodings import (
+from handos_ros.images.encodings import (
     DEPTH_ENCODINGS,
     ENCODINGS,
     ImageError,
     decode_depth_m,
     decode_rgb,
 )
+from handos_ros.messages import conversions
+from handos_ros.messages.conversions import CameraInfoError, Limits
 
 HEIGHT, WIDTH = 12, 16
 LIMITS = Limits()

@@ -6,15 +6,15 @@ from fakes import make_hand
 from rosbags.typesys import Stores, get_typestore
 
 from handos_model.types import TrackState
-from handos_ros import markers
-from handos_ros.markers import HandMarkers
+from handos_ros.messages import markers
+from handos_ros.messages.markers import HandMarkers
 
 TRIANGLES = np.random.default_rng(0).integers(0, 778, (1538, 3))
 STAMP = (12, 34)
 
 
 def read(messages, raw: bytes):
-    from handos_ros.runtime.embedded import cdr
+    from handos_ros.runtime.embedded.wire import cdr
 
     return cdr.deserialize(messages.store, raw, 'visualization_msgs/msg/MarkerArray')
 
@@ -25,7 +25,7 @@ def points(marker) -> np.ndarray:
 
 @pytest.mark.parametrize('frame_id', ['', 'a', 'ab', 'abc', 'abcd', 'camera_optical_frame'])
 def test_bytes_are_those_of_the_typestore(messages, frame_id):
-    from handos_ros.runtime.embedded import cdr
+    from handos_ros.runtime.embedded.wire import cdr
 
     hands = [make_hand(0), make_hand(10, 'left', state=TrackState.COASTING)]
     raw = HandMarkers(TRIANGLES, lifetime_s=1.5).serialize(STAMP, frame_id, hands)

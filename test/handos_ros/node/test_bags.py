@@ -10,9 +10,9 @@ from rosbags.rosbag2 import Reader
 
 from handos_model.errors import UserError
 from handos_model.types import TrackState
-from handos_ros import bag_processing
-from handos_ros.bag_processing import BagProcessor, CameraTopics, find_camera
-from handos_ros.parameters import Settings
+from handos_ros.node import bag_processing
+from handos_ros.node.bag_processing import BagProcessor, CameraTopics, find_camera
+from handos_ros.node.parameters import Settings
 from handos_ros.runtime.bags import BagReader, BagWriter, full_type_name
 
 IMAGE = 'sensor_msgs/msg/Image'
@@ -185,7 +185,7 @@ def test_unknown_types_are_copied(messages, tmp_path, mcap):
 
     messages.store.register(get_types_from_msg('int32 value\n', 'robot/msg/Secret'))
     from handos_ros.runtime.bags import Messages
-    from handos_ros.runtime.embedded.messages import adopt_message_classes
+    from handos_ros.runtime.embedded.wire.messages import adopt_message_classes
 
     adopt_message_classes(messages.store)
     secret = messages('robot/msg/Secret')(value=7)
@@ -306,7 +306,7 @@ def test_a_video_of_hands_becomes_a_recording(messages, shared_data, tmp_path):
 
 
 def test_own_topics_are_those_of_the_node():
-    from handos_ros.outputs import TOPICS, TOPOLOGY
+    from handos_ros.node.outputs import TOPICS, TOPOLOGY
 
     assert TOPICS['hands'][1] == bag_processing.HANDS_TYPE
     assert TOPICS['markers'][1] == bag_processing.MARKERS_TYPE
@@ -316,7 +316,8 @@ def test_own_topics_are_those_of_the_node():
 
 
 def test_the_command(messages, tmp_path, monkeypatch, capsys):
-    from handos_ros import cli, perception
+    from handos_ros import cli
+    from handos_ros.node import perception
 
     monkeypatch.setattr(
         perception, 'PipelinePerception', lambda settings, report: FakePerception()
@@ -340,7 +341,8 @@ def test_the_command(messages, tmp_path, monkeypatch, capsys):
     'arguments', [['missing', 'out'], ['in', 'out', '-p', 'nonsense:=1'], ['in', 'in']]
 )
 def test_the_command_says_what_is_wrong(messages, tmp_path, monkeypatch, capsys, arguments):
-    from handos_ros import cli, perception
+    from handos_ros import cli
+    from handos_ros.node import perception
 
     monkeypatch.setattr(
         perception, 'PipelinePerception', lambda settings, report: FakePerception()

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from handos_ros.diagnostics import (
+from handos_ros.node.diagnostics import (
     BackendState,
     InputState,
     Level,
@@ -154,7 +154,7 @@ def test_message(messages, statistics):
     assert message.header.stamp.sec == 5
     levels = {s.name: s.level for s in message.status}
     assert levels['handos: calibration'] == messages('diagnostic_msgs/msg/DiagnosticStatus').WARN
-    from handos_ros.runtime.embedded import cdr
+    from handos_ros.runtime.embedded.wire import cdr
 
     raw = bytes(cdr.serialize(messages.store, message))
     assert cdr.deserialize(messages.store, raw, message.__msgtype__) == message

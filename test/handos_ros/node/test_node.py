@@ -440,7 +440,7 @@ def test_weights_that_cannot_be_loaded_are_named(rigs):
 
 
 def test_several_cameras_by_namespace(ros):
-    from handos_ros.node import HandNode
+    from handos_ros.node.hand_node import HandNode
 
     nodes = [
         HandNode(lambda settings, report: FakePerception(), namespace=name)

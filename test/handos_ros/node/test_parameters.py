@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from handos_ros import parameters
 from handos_ros.commands.bag import parse_settings
-from handos_ros.parameters import PARAMETERS, Settings
+from handos_ros.node import parameters
+from handos_ros.node.parameters import PARAMETERS, Settings
 
 
 def test_defaults_are_accepted():

@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from handos_model.errors import UserError
-from handos_ros import worker as worker_module
-from handos_ros.diagnostics import Statistics
-from handos_ros.worker import Worker
+from handos_ros.node import worker as worker_module
+from handos_ros.node.diagnostics import Statistics
+from handos_ros.node.worker import Worker
 
 PATIENCE_S = 10.0
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from handos_ros.runtime.embedded import cdr, messages
-from handos_ros.runtime.embedded.dds_types import DdsTypes, dds_type_name, ros_type_name
+from handos_ros.runtime.embedded.wire import cdr, messages
+from handos_ros.runtime.embedded.wire.dds_types import DdsTypes, dds_type_name, ros_type_name
 
 MESH = 'handos/msg/HandMesh'
 

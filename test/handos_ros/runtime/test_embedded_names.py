@@ -2,7 +2,7 @@
 
 import pytest
 
-from handos_ros.runtime.embedded import arguments, messages, names
+from handos_ros.runtime.embedded import arguments, names
 from handos_ros.runtime.embedded.arguments import ArgumentError
 from handos_ros.runtime.embedded.parameters import (
     InvalidParameterTypeException,
@@ -11,6 +11,7 @@ from handos_ros.runtime.embedded.parameters import (
     ParameterNotDeclaredException,
     ParameterServer,
 )
+from handos_ros.runtime.embedded.wire import messages
 
 
 @pytest.mark.parametrize(

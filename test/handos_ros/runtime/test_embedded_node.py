@@ -12,15 +12,15 @@ from handos_ros import runtime
 if runtime.chosen_runtime() != 'embedded':
     pytest.skip('these test the embedded runtime itself', allow_module_level=True)
 
-from handos_ros.runtime.embedded import transport
 from handos_ros.runtime.embedded.context import Context, get_default_context
 from handos_ros.runtime.embedded.executor import SingleThreadedExecutor
 from handos_ros.runtime.embedded.node import Node
-from handos_ros.runtime.embedded.qos import QoSProfile
+from handos_ros.runtime.embedded.wire import transport
+from handos_ros.runtime.embedded.wire.qos import QoSProfile
 
 
 def test_prepared_bytes_can_be_published_and_taken_raw(bench, ros):
-    from handos_ros.runtime.embedded import cdr
+    from handos_ros.runtime.embedded.wire import cdr
 
     talker, listener = bench.nodes
     raw = bytes(cdr.serialize(talker.context.store, text(ros, 'hello')))
@@ -80,7 +80,7 @@ def test_nodes_are_visible_in_the_graph_as_ros_2_shows_it(bench, ros):
     )
     taken = []
     bench.spin_until(lambda: taken.extend(reader.take(10)) or taken)
-    from handos_ros.runtime.embedded import cdr
+    from handos_ros.runtime.embedded.wire import cdr
 
     info = cdr.deserialize(context.store, taken[-1], info_type)
     nodes = {entry.node_name: entry for entry in info.node_entities_info_seq}

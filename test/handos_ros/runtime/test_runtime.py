@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-RUNTIME = Path(__file__).resolve().parents[2] / 'handos_ros' / 'runtime'
+RUNTIME = Path(__file__).resolve().parents[3] / 'handos_ros' / 'runtime'
 HAS_RCLPY = importlib.util.find_spec('rclpy') is not None
 
 
@@ -50,7 +50,7 @@ def test_recordings_need_no_runtime():
     code = (
         'import sys\n'
         'sys.modules["cyclonedds"] = sys.modules["rclpy"] = None\n'
-        'import handos_ros.bag_processing\n'
+        'import handos_ros.node.bag_processing\n'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -71,10 +71,10 @@ def test_both_runtimes_have_the_same_names():
 
 @pytest.mark.long
 @pytest.mark.skipif(not HAS_RCLPY, reason='needs a sourced ROS 2 installation (rclpy)')
-@pytest.mark.parametrize('tests', ['test_node.py', 'test_end_to_end.py'])
+@pytest.mark.parametrize('tests', ['node/test_node.py', 'test_end_to_end.py'])
 def test_the_nodes_tests_pass_on_rclpy(tests):
     done = subprocess.run(
-        [sys.executable, '-m', 'pytest', str(Path(__file__).parent / tests)],
+        [sys.executable, '-m', 'pytest', str(Path(__file__).parents[1] / tests)],
         env={**os.environ, 'HANDOS_RUNTIME': 'rclpy'},
         capture_output=True,
         text=True,

@@ -14,15 +14,15 @@ from browser import Browser, find_chromium
 from posed_hands import CAMERA, posed_hand
 
 from handos_model.errors import UserError
-from handos_model.hand_model import HandModel
+from handos_model.hand.model import HandModel
 from handos_model.types import TrackState
-from handos_ros import conversions
 from handos_ros.commands import view
-from handos_ros.hand_messages import hand_from_message
-from handos_ros.processing import HAND_ARRAYS
+from handos_ros.messages import conversions
+from handos_ros.messages.hand_messages import hand_from_message
+from handos_ros.node.processing import HAND_ARRAYS
 from handos_ros.runtime.bags import BagWriter
-from handos_ros.viewer import HandViewer, describe
-from handos_ros.viewing import FrameAssembler, ViewFrame
+from handos_ros.view.browser import HandViewer, describe
+from handos_ros.view.frames import FrameAssembler, ViewFrame
 
 STAMP_NS = 7 * 10**9 + 5
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from handos_model.errors import UserError
 from handos_training.data.augment import Augment
+from handos_training.data.datasets.records import make_sample, read_image
 from handos_training.data.mix import (
     BLOCK,
     CorruptSampleCounter,
@@ -20,7 +21,6 @@ from handos_training.data.mix import (
     Source,
     collate_loaded,
 )
-from handos_training.data.reading import make_sample, read_image
 from handos_training.data.sample import Sample
 
 

@@ -8,8 +8,8 @@ from scipy.integrate import trapezoid
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.transform import Rotation
 
-from handos_training import metrics
-from handos_training.matching import DetectionCount, match_boxes
+from handos_training.evaluation import metrics
+from handos_training.evaluation.matching import DetectionCount, match_boxes
 
 RNG = np.random.default_rng(0)
 TOLERANCE = 1e-6

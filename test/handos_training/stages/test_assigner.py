@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from handos_training.assigner import assign, pairwise_iou
+from handos_training.stages.assigner import assign, pairwise_iou
 
 
 def iou(a: list[float], b: list[float]) -> float:

@@ -7,11 +7,11 @@ import torch
 from hand_samples import labelled_sample
 
 from handos_model.config import DetectorConfig
-from handos_model.detectors.dfine import DFineDetector, build_dfine, initialise_detector
-from handos_model.joint_maps import JointMaps
+from handos_model.network.detectors.dfine import DFineDetector, build_dfine, initialise_detector
+from handos_model.network.joint_maps import JointMaps
 from handos_training.data.sample import Batch, collate
 from handos_training.data.transform import letterbox
-from handos_training.dense_stage import (
+from handos_training.stages.dense import (
     NUM_PARTS,
     DenseHeads,
     DenseStage,
@@ -26,9 +26,9 @@ from handos_training.dense_stage import (
     save_dense_heads,
     selection_losses,
 )
-from handos_training.losses import weighted_loss
-from handos_training.module import tiny
-from handos_training.targets import hand_targets
+from handos_training.stages.losses import weighted_loss
+from handos_training.stages.module import tiny
+from handos_training.stages.targets import hand_targets
 
 SHAPES = [(12, 16), (6, 8), (3, 4)]  # of 96x128 at strides 8, 16, 32
 PARTS = torch.arange(778) % NUM_PARTS

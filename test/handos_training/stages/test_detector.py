@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 from handos_model.config import DetectorConfig
-from handos_model.detectors.dfine import DFineDetector, build_dfine, initialise_detector
+from handos_model.network.detectors.dfine import DFineDetector, build_dfine, initialise_detector
 from handos_training.data.sample import Batch, empty_labels
-from handos_training.detector_stage import DetectorStage, detector_labels
-from handos_training.losses import weighted_loss
-from handos_training.module import tiny
-from handos_training.targets import hand_targets
+from handos_training.stages.detector import DetectorStage, detector_labels
+from handos_training.stages.losses import weighted_loss
+from handos_training.stages.module import tiny
+from handos_training.stages.targets import hand_targets
 
 
 def build_stage(num_denoising: int = 8, ddf: bool = True) -> DetectorStage:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from handos_training.data.sample import Batch, empty_labels
-from handos_training.losses import (
+from handos_training.stages.losses import (
     HAND_LENGTH_M,
     HAND_SIGMAS,
     MeshTopology,
@@ -22,7 +22,7 @@ from handos_training.losses import (
     visibility,
     weighted_loss,
 )
-from handos_training.targets import hand_targets
+from handos_training.stages.targets import hand_targets
 
 # A tetrahedron on the corner of a cube, outward normals.
 FACES = torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])

@@ -10,10 +10,10 @@ from handos_model.types import ROOT_JOINT
 from handos_training.data.sample import Batch, Sample
 from handos_training.synth.config import SynthConfig
 from handos_training.synth.dataset import SynthHands, batch_seed
-from handos_training.synth.mesh import HAND_PARTS, OTHER_PART
-from handos_training.synth.placement import project
-from handos_training.synth.raster import rasterize
-from handos_training.synth.scene import SceneBuilder
+from handos_training.synth.people.placement import project
+from handos_training.synth.render.mesh import HAND_PARTS, OTHER_PART
+from handos_training.synth.render.raster import rasterize
+from handos_training.synth.scene.builder import SceneBuilder
 from handos_training.synth.sheet import contact_sheet
 
 CONFIG = SynthConfig(height=160, width=192)

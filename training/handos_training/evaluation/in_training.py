@@ -10,16 +10,16 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from handos_model.hand_model import HandModel
-from handos_model.network import HandOS
+from handos_model.hand.model import HandModel
+from handos_model.network.handos import HandOS
 from handos_training.data.sample import Batch
-from handos_training.dense_stage import DenseStage
-from handos_training.losses import Term
-from handos_training.matching import DetectionCount, match_boxes
-from handos_training.metrics import aligned_distances, pck
-from handos_training.module import weight_of_term
-from handos_training.panels import joint_map_predictions, panel
-from handos_training.prediction import Prediction, predict
+from handos_training.evaluation.matching import DetectionCount, match_boxes
+from handos_training.evaluation.metrics import aligned_distances, pck
+from handos_training.evaluation.panels import joint_map_predictions, panel
+from handos_training.evaluation.prediction import Prediction, predict
+from handos_training.stages.dense import DenseStage
+from handos_training.stages.losses import Term
+from handos_training.stages.module import weight_of_term
 
 if TYPE_CHECKING:
     from handos_training.config import TrainConfig

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from handos_training.metrics import box_iou
+from handos_training.evaluation.metrics import box_iou
 
 MIN_IOU = 0.1
 

@@ -11,7 +11,7 @@ import torch
 
 from handos_model.types import SKELETON_EDGES
 from handos_training.data.sample import Batch
-from handos_training.prediction import Prediction
+from handos_training.evaluation.prediction import Prediction
 
 Image = npt.NDArray[np.uint8]
 # Wrist edges grey; then a hue a finger, thumb to little.

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from handos_model.network import HandOS
+from handos_model.network.handos import HandOS
 from handos_model.selection import select_instances
-from handos_training.targets import cxcywh_to_xyxy
+from handos_training.stages.targets import cxcywh_to_xyxy
 
 Array = npt.NDArray[np.float64]
 

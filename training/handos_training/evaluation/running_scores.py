@@ -17,9 +17,9 @@ import numpy.typing as npt
 import torch
 
 from handos_model.types import NUM_VERTICES, ROOT_JOINT, Hand
-from handos_training import metrics
 from handos_training.data.sample import HandLabels, Sample
-from handos_training.matching import DetectionCount, match_boxes
+from handos_training.evaluation import metrics
+from handos_training.evaluation.matching import DetectionCount, match_boxes
 
 Array = npt.NDArray[np.float64]
 PCK_THRESHOLDS = (0.05, 0.1, 0.15)

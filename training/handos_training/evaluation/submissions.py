@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from handos_model.types import NUM_VERTICES, Hand
-from handos_training.data.joint_orders import HO3D_FROM_MPII
-from handos_training.data.reading import OPENCV_FROM_OPENGL
+from handos_training.data.datasets.joint_orders import HO3D_FROM_MPII
+from handos_training.data.datasets.records import OPENCV_FROM_OPENGL
 
 Array = npt.NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from handos_training.targets import cxcywh_to_xyxy
+from handos_training.stages.targets import cxcywh_to_xyxy
 
 
 class Assignment(NamedTuple):

@@ -22,14 +22,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from handos_model.detectors.dfine import DFineDetector
-from handos_model.detectors.protocol import flatten_maps
-from handos_model.heads import MLP
-from handos_model.joint_maps import JointMaps
+from handos_model.network.detectors.dfine import DFineDetector
+from handos_model.network.detectors.protocol import flatten_maps
+from handos_model.network.heads import MLP
+from handos_model.network.joint_maps import JointMaps
 from handos_training.data.sample import Batch
-from handos_training.detector_stage import encoder_maps
-from handos_training.losses import HAND_LENGTH_M, Term
-from handos_training.targets import HandTargets, cxcywh_to_xyxy, hand_targets
+from handos_training.stages.detector import encoder_maps
+from handos_training.stages.losses import HAND_LENGTH_M, Term
+from handos_training.stages.targets import HandTargets, cxcywh_to_xyxy, hand_targets
 
 HEADS_FILE = 'dense_heads.safetensors'
 NUM_PARTS = 16  # segments of the hand, one an internal joint

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handos_model.detectors.dfine import DFineDetector
-from handos_model.detectors.protocol import DetectorOutput, flatten_maps
-from handos_training.losses import Term
-from handos_training.targets import HandTargets, cxcywh_to_xyxy
+from handos_model.network.detectors.dfine import DFineDetector
+from handos_model.network.detectors.protocol import DetectorOutput, flatten_maps
+from handos_training.stages.losses import Term
+from handos_training.stages.targets import HandTargets, cxcywh_to_xyxy
 
 IGNORED_LOGIT = -30.0  # a probability of 1e-13: neither loss nor gradient
 

@@ -21,10 +21,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from handos_training.targets import HandTargets
+from handos_training.stages.targets import HandTargets
 
 if TYPE_CHECKING:
-    from handos_model.network import DecoderOutput
+    from handos_model.network.handos import DecoderOutput
 
 HAND_LENGTH_M = 0.2
 

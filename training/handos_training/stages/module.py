@@ -1,7 +1,7 @@
 """What a training step is, by stage: a batch goes in, loss terms come out.
 
-    dense     backbone and encoder on dense targets (from scratch only)       dense_stage.py
-    detector  boxes and scores with transformers' losses (from scratch only)  detector_stage.py
+    dense     backbone and encoder on dense targets (from scratch only)       dense.py
+    detector  boxes and scores with transformers' losses (from scratch only)  detector.py
     2d        joints in the image (the paper's first stage)
     full      joints, mesh and translation
 
@@ -21,19 +21,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from handos_model.config import DetectorConfig, HandOSConfig
-from handos_model.detectors.dfine import DFineDetector, initialise_detector
-from handos_model.detectors.protocol import DetectorOutput, unflatten_maps
 from handos_model.errors import UserError
-from handos_model.hand_model import HandModel
-from handos_model.joint_maps import JointMaps, finest_map
-from handos_model.network import Features, HandOS
-from handos_training.assigner import assign
+from handos_model.hand.model import HandModel
+from handos_model.network.detectors.dfine import DFineDetector, initialise_detector
+from handos_model.network.detectors.protocol import DetectorOutput, unflatten_maps
+from handos_model.network.handos import Features, HandOS
+from handos_model.network.joint_maps import JointMaps, finest_map
 from handos_training.config import LossWeights, TrainConfig
-from handos_training.dense_stage import DenseHeads, DenseStage, joint_map_terms, load_dense_heads
-from handos_training.detector_stage import DetectorStage
 from handos_training.layout import fast_attention
-from handos_training.losses import MeshTopology, Term, hand_losses, mesh_topology
-from handos_training.targets import hand_targets
+from handos_training.stages.assigner import assign
+from handos_training.stages.dense import DenseHeads, DenseStage, joint_map_terms, load_dense_heads
+from handos_training.stages.detector import DetectorStage
+from handos_training.stages.losses import MeshTopology, Term, hand_losses, mesh_topology
+from handos_training.stages.targets import hand_targets
 
 if TYPE_CHECKING:
     from handos_training.data.sample import Batch

@@ -8,23 +8,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from handos_training.synth.background import Backgrounds, BackgroundWeights
-from handos_training.synth.environments import load_panoramas
-from handos_training.synth.filters import smooth_
-from handos_training.synth.lighting import (
+from handos_training.synth.camera.filters import smooth_
+from handos_training.synth.camera.photometric import PhotometricConfig, photograph
+from handos_training.synth.render.lighting import (
     Environments,
     panorama_lights,
     room_lights,
     sample_world_from_camera,
     select_lights,
 )
-from handos_training.synth.materials import Looks
-from handos_training.synth.mesh import SceneMesh
-from handos_training.synth.photometric import PhotometricConfig, photograph
-from handos_training.synth.photos import PhotoFolder
-from handos_training.synth.raster import Fragments, rasterize
+from handos_training.synth.render.materials import Looks
+from handos_training.synth.render.mesh import SceneMesh
+from handos_training.synth.render.raster import Fragments, rasterize
+from handos_training.synth.render.shade import shade
 from handos_training.synth.sampling import Sampler
-from handos_training.synth.shade import shade
+from handos_training.synth.surroundings.background import Backgrounds, BackgroundWeights
+from handos_training.synth.surroundings.environments import load_panoramas
+from handos_training.synth.surroundings.photos import PhotoFolder
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from cyclonedds.builtin import (
 )
 from cyclonedds.core import Entity
 
-from handos_ros.runtime.embedded import cdr, transport
-from handos_ros.runtime.embedded.dds_types import ros_type_name
-from handos_ros.runtime.embedded.qos import DurabilityPolicy, QoSProfile, TopicEndpointInfo
+from handos_ros.runtime.embedded.wire import cdr, transport
+from handos_ros.runtime.embedded.wire.dds_types import ros_type_name
+from handos_ros.runtime.embedded.wire.qos import DurabilityPolicy, QoSProfile, TopicEndpointInfo
 
 if TYPE_CHECKING:
     from handos_ros.runtime.embedded.context import Context

@@ -17,7 +17,7 @@ from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from handos_ros.runtime.embedded.vision_msgs import VISION_MSGS
+from handos_ros.runtime.embedded.wire.vision_msgs import VISION_MSGS
 
 NOT_NUMERIC = ('string', 'wstring')
 UNSIGNED_BYTES = ('byte', 'char', 'octet')
@@ -83,7 +83,7 @@ class NumericArray:
 
 def message_folder() -> Path:
     """Folder of our .msg files: beside the package in a checkout, inside it in a wheel."""
-    package = Path(__file__).resolve().parents[2]
+    package = Path(__file__).resolve().parents[3]
     for folder in (package / 'msg', package.parent / 'msg'):
         if any(folder.glob('*.msg')):
             return folder

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fake_tensorrt import FakeMachine, Faults, make_module
 
-from handos_model import cuda_driver
+from handos_model.backends.tensorrt import cuda_driver
 
 HERE = Path(__file__).resolve().parent
 

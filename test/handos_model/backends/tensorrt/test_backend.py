@@ -15,21 +15,21 @@ import pytest
 from fake_tensorrt import FakeMachine
 from small_graphs import SIZE_HW, frames, small_export
 
-from handos_model import engine_preparation
 from handos_model.backends import onnxruntime as onnxruntime_backend
-from handos_model.backends import tensorrt as backend
-from handos_model.backends import why_unavailable
 from handos_model.backends.base import Engine, EngineOptions
-from handos_model.backends.tensorrt import TensorRtToolkit, missing, prepare
-from handos_model.cuda_driver import CudaDriver, GpuFaultError, GpuStateError
-from handos_model.engine_cache import EngineCache, StoredEngine
-from handos_model.engine_preparation import EnginePreparation, choose_precision
+from handos_model.backends.choice import why_unavailable
+from handos_model.backends.parity import beyond_limits, engine_parity, made_up_images
+from handos_model.backends.tensorrt import backend
+from handos_model.backends.tensorrt import preparation as engine_preparation
+from handos_model.backends.tensorrt.backend import TensorRtToolkit, missing, prepare
+from handos_model.backends.tensorrt.cache import EngineCache, StoredEngine
+from handos_model.backends.tensorrt.cuda_driver import CudaDriver, GpuFaultError, GpuStateError
+from handos_model.backends.tensorrt.graph import DeviceTensor, Gpu, TensorRtGraph
+from handos_model.backends.tensorrt.preparation import EnginePreparation, choose_precision
 from handos_model.errors import UserError
-from handos_model.exported import ExportedWeights
-from handos_model.parity import beyond_limits, engine_parity, made_up_images
 from handos_model.pipeline import HandPipeline, PipelineConfig
-from handos_model.tensorrt_graph import DeviceTensor, Gpu, TensorRtGraph
 from handos_model.types import Camera
+from handos_model.weights.exported import ExportedWeights
 from handos_ros.cli import main
 
 OPTIONS = EngineOptions(max_hands=2, threads=1)
@@ -537,6 +537,6 @@ def test_precision_is_what_was_exported(tmp_path: Path) -> None:
 def test_the_variants_that_are_tried_are_those_that_export_knows() -> None:
     from typing import get_args
 
-    from handos_model.exported import GraphSampling
+    from handos_model.weights.exported import GraphSampling
 
     assert set(engine_preparation.SAMPLINGS) == set(get_args(GraphSampling))

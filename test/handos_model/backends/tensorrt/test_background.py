@@ -19,22 +19,22 @@ import pytest
 from fake_tensorrt import FakeMachine
 from small_graphs import frames, small_export
 
-from handos_model.backends import tensorrt as backend
 from handos_model.backends.base import Engine, EngineOptions
-from handos_model.backends.tensorrt import open_engine
-from handos_model.background_engine import (
+from handos_model.backends.tensorrt import backend
+from handos_model.backends.tensorrt.backend import open_engine
+from handos_model.backends.tensorrt.background import (
     FRAME_STEP,
     FRAMES,
     AbandonedError,
     BackgroundEngine,
     FrameCollector,
 )
-from handos_model.engine_preparation import SAMPLINGS
+from handos_model.backends.tensorrt.preparation import SAMPLINGS
 from handos_model.errors import UserError
 
 OPTIONS = EngineOptions(max_hands=2, threads=1)
 PATIENCE_S = 60
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 class Named:
@@ -171,7 +171,7 @@ def children(
         'import sys, fake_tensorrt\n'
         'sys.modules[__name__] = fake_tensorrt.of_environment()\n'
         'import os\n'
-        'from handos_model import cuda_driver\n'
+        'from handos_model.backends.tensorrt import cuda_driver\n'
         "cuda_driver.LIBRARY = os.environ['FAKE_CUDA']\n"
         # The driver is opened before the library.
     )
@@ -296,7 +296,7 @@ def test_the_process_that_builds_ends_when_it_is_not_wanted(
     real = subprocess.Popen
 
     def sleeper(command: list[str], **settings: Any) -> subprocess.Popen[str]:
-        assert command[:3] == [sys.executable, '-m', 'handos_model.backends.tensorrt']
+        assert command[:3] == [sys.executable, '-m', 'handos_model.backends.tensorrt.backend']
         child = real([sys.executable, '-c', 'import time; time.sleep(600)'], **settings)
         started.append(child)
         return child
@@ -313,7 +313,7 @@ def test_the_process_that_builds_ends_when_it_is_not_wanted(
 def test_the_process_that_builds_ends_with_its_parent() -> None:
     code = (
         'import subprocess, sys\n'
-        "inner = 'from handos_model.backends.tensorrt import _end_with; "
+        "inner = 'from handos_model.backends.tensorrt.backend import _end_with; "
         "import os; print(os.getpid(), flush=True); _end_with(os.getppid())'\n"
         'child = subprocess.Popen([sys.executable, "-c", inner], stdout=subprocess.PIPE)\n'
         'print(child.stdout.readline().decode(), flush=True)\n'

@@ -10,19 +10,19 @@ import pytest
 from fake_tensorrt import PLAN, FakeMachine
 from small_graphs import detector
 
-from handos_model import tensorrt_library
-from handos_model.cuda_driver import GpuStateError
-from handos_model.engine_builder import (
+from handos_model.backends.tensorrt import library as tensorrt_library
+from handos_model.backends.tensorrt.builder import (
     LEAST_WORKSPACE_BYTES,
     MOST_WORKSPACE_BYTES,
     build_engine,
     network_flags,
     workspace_bytes,
 )
+from handos_model.backends.tensorrt.cuda_driver import GpuStateError
+from handos_model.backends.tensorrt.library import TensorRtLibrary, missing, version_of
 from handos_model.errors import UserError
-from handos_model.tensorrt_library import TensorRtLibrary, missing, version_of
 
-STUB = Path(__file__).resolve().parents[2] / 'typings' / 'tensorrt' / '__init__.pyi'
+STUB = Path(__file__).resolve().parents[4] / 'typings' / 'tensorrt' / '__init__.pyi'
 
 
 def model(name: str = 'detector/grid_sample') -> bytes:

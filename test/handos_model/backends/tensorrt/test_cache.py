@@ -11,16 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from handos_model import signed_file
-from handos_model.engine_cache import (
+from handos_model.backends.tensorrt import signed_file
+from handos_model.backends.tensorrt.cache import (
     EngineCache,
     EngineKey,
     Machine,
     StoredEngine,
     cache_home,
 )
+from handos_model.backends.tensorrt.signed_file import (
+    MAGIC,
+    RefusedFileError,
+    read_signed,
+    user_key,
+    write_signed,
+)
 from handos_model.errors import UserError
-from handos_model.signed_file import MAGIC, RefusedFileError, read_signed, user_key, write_signed
 
 MACHINE = Machine('10.3.0', 'Orin', '8.7')
 KEY = EngineKey('a' * 64, 'fp16', MACHINE)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hand_samples import assert_anatomy, posed_hand, project, write_jpeg
 
-from handos_training.data.coco_wholebody import COCOWholeBody
-from handos_training.data.readers import open_dataset
+from handos_training.data.datasets.catalogue import open_dataset
+from handos_training.data.datasets.coco_wholebody import COCOWholeBody
 
 VIEW = np.array([[400.0, 0, 300], [0, 400.0, 200], [0, 0, 1]])
 

@@ -19,10 +19,10 @@ from hand_samples import (
 )
 
 from handos_model.errors import UserError
-from handos_model.geometry import boundary_vertices, signed_volume
-from handos_model.hand_model import HandModel
-from handos_training.data.freihand import FreiHAND
-from handos_training.data.readers import open_dataset
+from handos_model.geometry.placement import boundary_vertices, signed_volume
+from handos_model.hand.model import HandModel
+from handos_training.data.datasets.catalogue import open_dataset
+from handos_training.data.datasets.freihand import FreiHAND
 
 UNIQUE = 3
 CAMERA = [[480.0, 0, 112.0], [0, 480.5, 112.0], [0, 0, 1]]

@@ -11,8 +11,8 @@ from hand_samples import CAMERA, assert_anatomy, posed_hand, project, truncate, 
 
 from handos_model.errors import UserError
 from handos_model.types import Camera
-from handos_training.data.hint import HInt
-from handos_training.data.readers import open_dataset
+from handos_training.data.datasets.catalogue import open_dataset
+from handos_training.data.datasets.hint import HInt
 
 OCCLUDED, ABSENT = (7, 8), (20,)
 

@@ -20,15 +20,15 @@ from hand_samples import (
 from scipy.spatial.transform import Rotation
 
 from handos_model.errors import UserError
-from handos_model.hand_model import HandModel
-from handos_training.data.ho3d import HO3D
-from handos_training.data.joint_orders import (
+from handos_model.hand.model import HandModel
+from handos_training.data.datasets.catalogue import open_dataset
+from handos_training.data.datasets.ho3d import HO3D
+from handos_training.data.datasets.joint_orders import (
     HO3D_FROM_MPII,
     MANO_TIP_VERTICES,
     joint_regressor,
 )
-from handos_training.data.readers import open_dataset
-from handos_training.data.safe_pickle import load_plain
+from handos_training.data.datasets.safe_pickle import load_plain
 
 CAMERA = np.array([[614.6, 0, 320.3], [0, 614.9, 241.6], [0, 0, 1]])
 GL = np.array([1, -1, -1])

@@ -10,8 +10,8 @@ import pytest
 from hand_samples import posed_hand, project, write_jpeg
 
 from handos_model.errors import UserError
-from handos_training.data.onehand10k import OneHand10K
-from handos_training.data.readers import open_dataset
+from handos_training.data.datasets.catalogue import open_dataset
+from handos_training.data.datasets.onehand10k import OneHand10K
 
 VIEW = np.array([[400.0, 0, 300], [0, 400.0, 200], [0, 0, 1]])
 

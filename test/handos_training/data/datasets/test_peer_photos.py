@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from handos_model.errors import UserError
-from handos_training.data.peer_photos import VALIDATION_PREFIXES, PeerPhotos
-from handos_training.data.readers import open_dataset
+from handos_training.data.datasets.catalogue import open_dataset
+from handos_training.data.datasets.peer_photos import VALIDATION_PREFIXES, PeerPhotos
 
 
 def write_photo(root: Path, name: str, hands: list[dict], boxes: list[list[int]] | None) -> dict:

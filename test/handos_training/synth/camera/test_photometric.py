@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from handos_training.synth.filters import gaussian_blur, motion_blur, smooth_
-from handos_training.synth.jpeg import _dct, compress
-from handos_training.synth.photometric import PhotometricConfig, encode_, photograph
+from handos_training.synth.camera.filters import gaussian_blur, motion_blur, smooth_
+from handos_training.synth.camera.jpeg import _dct, compress
+from handos_training.synth.camera.photometric import PhotometricConfig, encode_, photograph
 from handos_training.synth.sampling import Sampler
 
 

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from handos_model.hand_model import HandModel
-from handos_model.pose_limits import FINGERS, FLEXION, LIMITS_DEG, LITTLE, MIDDLE
-from handos_model.pose_limits import rotations_from_angles as numpy_rotations
-from handos_training.synth.arm import ArmModel, ArmPose
-from handos_training.synth.pose import (
+from handos_model.hand.model import HandModel
+from handos_model.hand.pose_limits import FINGERS, FLEXION, LIMITS_DEG, LITTLE, MIDDLE
+from handos_model.hand.pose_limits import rotations_from_angles as numpy_rotations
+from handos_training.synth.people.arm import ArmModel, ArmPose
+from handos_training.synth.people.pose import (
     PoseSampler,
     rotations_from_angles,
     segment_distance,
     self_penetration,
     shape_angles_deg,
 )
-from handos_training.synth.pose_table import HAND_SHAPES
+from handos_training.synth.people.pose_table import HAND_SHAPES
 from handos_training.synth.sampling import Sampler
 
 

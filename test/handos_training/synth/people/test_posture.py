@@ -3,15 +3,22 @@
 import pytest
 import torch
 
-from handos_training.synth.arm import ArmModel, ArmPose
-from handos_training.synth.body import CHEST, LEFT, UPPER_ARM, BodyModel
 from handos_training.synth.config import SynthConfig
-from handos_training.synth.outfit import Dresser, Outfits
-from handos_training.synth.people import ACROSS, FRONT, OWN_EYES, People, Reacher, body_spheres
-from handos_training.synth.placement import camera_matrices, project
-from handos_training.synth.pose import PoseSampler
+from handos_training.synth.people.arm import ArmModel, ArmPose
+from handos_training.synth.people.body import CHEST, LEFT, UPPER_ARM, BodyModel
+from handos_training.synth.people.outfit import Dresser, Outfits
+from handos_training.synth.people.placement import camera_matrices, project
+from handos_training.synth.people.pose import PoseSampler
+from handos_training.synth.people.posture import (
+    ACROSS,
+    FRONT,
+    OWN_EYES,
+    People,
+    Reacher,
+    body_spheres,
+)
+from handos_training.synth.render.surface import skin_tones
 from handos_training.synth.sampling import Sampler
-from handos_training.synth.surface import skin_tones
 
 P = 24
 

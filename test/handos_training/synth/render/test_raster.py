@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from handos_training.synth.mesh import Material, SceneMesh
-from handos_training.synth.raster import rasterize, rasterize_depth
+from handos_training.synth.render.mesh import Material, SceneMesh
+from handos_training.synth.render.raster import rasterize, rasterize_depth
 
 CAMERA = torch.tensor([[100.0, 0, 31.5], [0, 110.0, 23.5], [0, 0, 1]])
 H, W = 48, 64
@@ -166,7 +166,7 @@ def test_empty_mesh_draws_nothing() -> None:
 def test_small_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     vertices, faces = sphere([0.05, 0, 0.6], 0.15)
     whole = rasterize(scene(vertices, faces), CAMERA[None], H, W)
-    monkeypatch.setattr('handos_training.synth.raster.MAX_FRAGMENTS', 100)
+    monkeypatch.setattr('handos_training.synth.render.raster.MAX_FRAGMENTS', 100)
     chunked = rasterize(scene(vertices, faces), CAMERA[None], H, W)
     assert torch.equal(whole.face, chunked.face)
     assert torch.equal(whole.barycentric, chunked.barycentric)

@@ -9,9 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from handos_model.errors import UserError
-from handos_training.synth.background import Backgrounds, BackgroundWeights
-from handos_training.synth.environments import decode_radiance, encode_radiance, load_panoramas
-from handos_training.synth.lighting import (
+from handos_training.synth.render.lighting import (
     Environments,
     Lights,
     irradiance,
@@ -21,16 +19,22 @@ from handos_training.synth.lighting import (
     rotate_harmonics,
     sample_world_from_camera,
 )
-from handos_training.synth.materials import Looks
-from handos_training.synth.mesh import Material, SceneMesh, concatenate
-from handos_training.synth.noise import WaveNoise
-from handos_training.synth.occlusion import ambient_occlusion
-from handos_training.synth.photos import PhotoFolder
-from handos_training.synth.raster import rasterize
-from handos_training.synth.render import RenderConfig, Renderer, antialias
-from handos_training.synth.rooms import _box, _cylinder
+from handos_training.synth.render.materials import Looks
+from handos_training.synth.render.mesh import Material, SceneMesh, concatenate
+from handos_training.synth.render.noise import WaveNoise
+from handos_training.synth.render.occlusion import ambient_occlusion
+from handos_training.synth.render.raster import rasterize
+from handos_training.synth.render.shade import shade
+from handos_training.synth.renderer import RenderConfig, Renderer, antialias
 from handos_training.synth.sampling import Sampler
-from handos_training.synth.shade import shade
+from handos_training.synth.surroundings.background import Backgrounds, BackgroundWeights
+from handos_training.synth.surroundings.environments import (
+    decode_radiance,
+    encode_radiance,
+    load_panoramas,
+)
+from handos_training.synth.surroundings.photos import PhotoFolder
+from handos_training.synth.surroundings.rooms import _box, _cylinder
 
 H, W = 60, 80
 CAMERA = torch.tensor([[90.0, 0, 39.5], [0, 90.0, 29.5], [0, 0, 1]])

@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from handos_training.synth.arm import ArmModel, ArmPose
 from handos_training.synth.config import SynthConfig
-from handos_training.synth.grasp import Grasper
-from handos_training.synth.objects import KINDS, ObjectMaker, Things
-from handos_training.synth.placement import (
+from handos_training.synth.people.arm import ArmModel, ArmPose
+from handos_training.synth.people.placement import (
     ArmPoints,
     arm_capsules,
     camera_matrices,
     place_arms,
     touch_hands,
 )
-from handos_training.synth.pose import PoseSampler, segment_distance
+from handos_training.synth.people.pose import PoseSampler, segment_distance
 from handos_training.synth.sampling import Sampler
+from handos_training.synth.scene.grasp import Grasper
+from handos_training.synth.scene.objects import KINDS, ObjectMaker, Things
 
 
 def sampler(seed: int = 0) -> Sampler:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from handos_model.errors import UserError
-from handos_model.hand_model import HandModel
+from handos_model.hand.model import HandModel
 from handos_training.data.mix import SampleDataset
 
 # name -> (module, class, split to train on, split to evaluate on)
@@ -62,4 +62,4 @@ def reader_class(name: str) -> Any:
     if name not in DATASETS:
         raise UserError(f'no dataset {name!r}: choose one of {", ".join(DATASETS)}')
     module, class_name = DATASETS[name][:2]
-    return getattr(importlib.import_module(f'handos_training.data.{module}'), class_name)
+    return getattr(importlib.import_module(f'handos_training.data.datasets.{module}'), class_name)

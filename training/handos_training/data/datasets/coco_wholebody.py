@@ -17,8 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from handos_model.hand_model import HandModel
-from handos_training.data.reading import HandRecord, array, make_sample, read_image, read_json
+from handos_model.hand.model import HandModel
+from handos_training.data.datasets.records import (
+    HandRecord,
+    array,
+    make_sample,
+    read_image,
+    read_json,
+)
 from handos_training.data.sample import Sample
 
 

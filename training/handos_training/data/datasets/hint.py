@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from handos_model.errors import UserError
-from handos_model.hand_model import HandModel
-from handos_training.data.reading import (
+from handos_model.hand.model import HandModel
+from handos_training.data.datasets.records import (
     HandRecord,
     array,
     make_sample,

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from handos_model.errors import UserError
-from handos_model.hand_model import HandModel
-from handos_model.rotations import axis_angle_to_matrix
-from handos_training.data.joint_orders import MPII_FROM_HO3D
-from handos_training.data.reading import (
+from handos_model.geometry.rotations import axis_angle_to_matrix
+from handos_model.hand.model import HandModel
+from handos_training.data.datasets.joint_orders import MPII_FROM_HO3D
+from handos_training.data.datasets.records import (
     OPENCV_FROM_OPENGL,
     Array,
     HandRecord,
@@ -32,7 +32,7 @@ from handos_training.data.reading import (
     read_image,
     read_json,
 )
-from handos_training.data.safe_pickle import load_plain
+from handos_training.data.datasets.safe_pickle import load_plain
 from handos_training.data.sample import Sample
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from handos_model.hand_model import MPII_FROM_MANO, HandModel
+from handos_model.hand.model import MPII_FROM_MANO, HandModel
 from handos_model.types import FloatArray
 
 # HO3D stores MANO's 16 joints (wrist, index, middle, little, ring, thumb) and then five tips

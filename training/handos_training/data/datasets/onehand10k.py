@@ -13,9 +13,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from handos_model.hand_model import HandModel
-from handos_training.data.coco_wholebody import coco_record
-from handos_training.data.reading import make_sample, read_image, read_json
+from handos_model.hand.model import HandModel
+from handos_training.data.datasets.coco_wholebody import coco_record
+from handos_training.data.datasets.records import make_sample, read_image, read_json
 from handos_training.data.sample import Sample
 
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from handos_model.errors import UserError
-from handos_model.hand_model import HandModel
+from handos_model.hand.model import HandModel
 from handos_model.types import Camera
 from handos_training.data.sample import HandLabels, Sample, empty_labels
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from handos_training.synth.filters import gaussian_blur, motion_blur, smooth_
-from handos_training.synth.jpeg import compress
+from handos_training.synth.camera.filters import gaussian_blur, motion_blur, smooth_
+from handos_training.synth.camera.jpeg import compress
 from handos_training.synth.sampling import Sampler
 
 

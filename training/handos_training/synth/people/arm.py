@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handos_model.hand_model import HandModel, decode_units
-from handos_model.pose_limits import WRIST
-from handos_training.synth.pose import CHAINS, rotations_from_angles
+from handos_model.hand.model import HandModel, decode_units
+from handos_model.hand.pose_limits import WRIST
+from handos_training.synth.people.pose import CHAINS, rotations_from_angles
+from handos_training.synth.render.surface import blend_skin
 from handos_training.synth.sampling import axis_angle_matrix
-from handos_training.synth.surface import blend_skin
 
 FOREARM_TWIST, FOREARM, UPPER_ARM = 16, 17, 18
 SKIN, NAIL, PALM = 0, 1, 2  # of `region`

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from handos_model.hand_model import decode_units
+from handos_model.hand.model import decode_units
+from handos_training.synth.render.surface import blend_skin
 from handos_training.synth.sampling import axis_angle_matrix, frame_matrix
-from handos_training.synth.surface import blend_skin
 
 SKIN, EYE, SUIT, SHOE, HAIR, LONG_HAIR, GLASSES = range(7)  # layers
 PELVIS, CHEST, NECK, HEAD = range(4)

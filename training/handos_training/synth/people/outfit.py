@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from handos_training.synth.body import (
+from handos_training.synth.people.body import (
     EYE,
     EYES,
     FOREARM,
@@ -25,16 +25,16 @@ from handos_training.synth.body import (
     BodyModel,
     PosedBodies,
 )
-from handos_training.synth.mesh import Material, SceneMesh, concatenate
-from handos_training.synth.placement import Placement
-from handos_training.synth.sampling import Sampler
-from handos_training.synth.surface import (
+from handos_training.synth.people.placement import Placement
+from handos_training.synth.render.mesh import Material, SceneMesh, concatenate
+from handos_training.synth.render.surface import (
     Smoother,
     cloth_colours,
     instances,
     lab_to_linear_rgb,
     vertex_normals,
 )
+from handos_training.synth.sampling import Sampler
 
 TRUNK = 9.0  # of `along_sleeve`, where there is no arm
 BALD, SHORT, LONG = range(3)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from handos_training.synth.config import SynthConfig
-from handos_training.synth.pose import finger_capsules, segment_distance
+from handos_training.synth.people.pose import finger_capsules, segment_distance
 from handos_training.synth.sampling import Sampler, axis_angle_matrix, frame_matrix
 
 CANDIDATES = 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from handos_model.pose_limits import (
+from handos_model.hand.pose_limits import (
     ABDUCTION,
     FINGERS,
     FLEXION,
@@ -18,7 +18,7 @@ from handos_model.pose_limits import (
     TWIST,
     WRIST,
 )
-from handos_training.synth.pose_table import HAND_SHAPES, HandShape
+from handos_training.synth.people.pose_table import HAND_SHAPES, HandShape
 from handos_training.synth.sampling import Sampler, axis_angle_matrix
 
 CHAINS = (THUMB, INDEX, MIDDLE, RING, LITTLE)  # side by side, as the 21 joints are ordered
@@ -39,7 +39,7 @@ def shape_angles_deg(shape: HandShape) -> Tensor:
 
 
 def couple(angles_deg: Tensor) -> Tensor:
-    """`handos_model.pose_limits.couple` for tensors [...,16,3]."""
+    """`handos_model.hand.pose_limits.couple` for tensors [...,16,3]."""
     low, high = torch.tensor(LIMITS_DEG, dtype=angles_deg.dtype, device=angles_deg.device).unbind(
         -1
     )

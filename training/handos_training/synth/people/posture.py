@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from handos_training.synth.arm import ArmModel, ArmPose, PosedArms
-from handos_training.synth.body import (
+from handos_training.synth.config import SynthConfig
+from handos_training.synth.people.arm import ArmModel, ArmPose, PosedArms
+from handos_training.synth.people.body import (
     CHEST,
     FOREARM,
     HEAD,
@@ -30,8 +31,7 @@ from handos_training.synth.body import (
     Posture,
     bend_direction,
 )
-from handos_training.synth.config import SynthConfig
-from handos_training.synth.placement import Placement, project
+from handos_training.synth.people.placement import Placement, project
 from handos_training.synth.sampling import Sampler, axis_angle_matrix, frame_matrix
 
 REACHES = 64

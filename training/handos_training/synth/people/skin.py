@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from handos_model.pose_limits import INDEX, LITTLE, MIDDLE, RING, THUMB
-from handos_training.synth.arm import NAIL, ArmModel
-from handos_training.synth.mesh import Material
+from handos_model.hand.pose_limits import INDEX, LITTLE, MIDDLE, RING, THUMB
+from handos_training.synth.people.arm import NAIL, ArmModel
+from handos_training.synth.render.mesh import Material
+from handos_training.synth.render.surface import cloth_colours, vertex_normals
 from handos_training.synth.sampling import Sampler
-from handos_training.synth.surface import cloth_colours, vertex_normals
 
 FINGERTIPS = (4, 8, 12, 16, 20)
 

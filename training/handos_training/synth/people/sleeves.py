@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from handos_training.synth.arm import ArmModel
-from handos_training.synth.mesh import Material, SceneMesh
-from handos_training.synth.sampling import Sampler
-from handos_training.synth.surface import (
+from handos_training.synth.people.arm import ArmModel
+from handos_training.synth.render.mesh import Material, SceneMesh
+from handos_training.synth.render.surface import (
     Smoother,
     cloth_colours,
     instances,
     uniform_material,
     vertex_normals,
 )
+from handos_training.synth.sampling import Sampler
 
 HEM = 0.06  # part of a forearm's length over which the cloth lifts off the skin
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from handos_training.synth.pixels import take
+from handos_training.synth.render.pixels import take
 from handos_training.synth.sampling import Sampler, axis_angle_matrix
 
 # The cosine lobe's coefficients by degree, over pi.

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from handos_training.synth.mesh import Material
-from handos_training.synth.noise import WaveNoise, visible_amplitude
-from handos_training.synth.pixels import dot, take, unit
+from handos_training.synth.render.mesh import Material
+from handos_training.synth.render.noise import WaveNoise, visible_amplitude
+from handos_training.synth.render.pixels import dot, take, unit
 from handos_training.synth.sampling import Sampler
 
 _TONE = WaveNoise(0.035, 6)

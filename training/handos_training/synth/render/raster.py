@@ -18,8 +18,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from handos_training.synth.mesh import SceneMesh
-from handos_training.synth.pixels import transform
+from handos_training.synth.render.mesh import SceneMesh
+from handos_training.synth.render.pixels import transform
 
 NEAR_M = 0.02
 # Neighbouring triangles round their common edge apart by less than this, so no crack shows.

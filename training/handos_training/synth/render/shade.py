@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from handos_training.synth.lighting import Lights, irradiance
-from handos_training.synth.materials import Looks, Pixels, Surface, surface
-from handos_training.synth.mesh import Material, SceneMesh
-from handos_training.synth.occlusion import ambient_occlusion
-from handos_training.synth.pixels import dot, take, unit
-from handos_training.synth.raster import Fragments, vertex_images
-from handos_training.synth.shadows import ShadowMap
+from handos_training.synth.render.lighting import Lights, irradiance
+from handos_training.synth.render.materials import Looks, Pixels, Surface, surface
+from handos_training.synth.render.mesh import Material, SceneMesh
+from handos_training.synth.render.occlusion import ambient_occlusion
+from handos_training.synth.render.pixels import dot, take, unit
+from handos_training.synth.render.raster import Fragments, vertex_images
+from handos_training.synth.render.shadows import ShadowMap
 
 
 def shade(

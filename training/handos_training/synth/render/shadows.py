@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from handos_training.synth.lighting import Lights
-from handos_training.synth.mesh import SceneMesh
-from handos_training.synth.pixels import take, transform
-from handos_training.synth.raster import rasterize_depth, vertex_images
+from handos_training.synth.render.lighting import Lights
+from handos_training.synth.render.mesh import SceneMesh
+from handos_training.synth.render.pixels import take, transform
+from handos_training.synth.render.raster import rasterize_depth, vertex_images
 
 LIGHT_DISTANCE_M = 20.0  # far enough that its rays are parallel over a scene
 BIAS_M = 0.004

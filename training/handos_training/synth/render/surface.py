@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from handos_training.synth.mesh import OTHER_PART, Material, SceneMesh
+from handos_training.synth.render.mesh import OTHER_PART, Material, SceneMesh
 from handos_training.synth.sampling import Sampler
 
 _XYZ_TO_RGB = ((3.2406, -1.5372, -0.4986), (-0.9689, 1.8758, 0.0415), (0.0557, -0.2040, 1.0570))

@@ -7,24 +7,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from handos_training.synth.arm import ArmModel, ArmPose, PosedArms
-from handos_training.synth.body import BodyModel
 from handos_training.synth.config import SynthConfig
-from handos_training.synth.drawing import (
-    Arms,
-    Held,
-    SkinDrawer,
-    cull,
-    draw_held,
-    draw_occluders,
-)
-from handos_training.synth.grasp import Grasper
-from handos_training.synth.labels import HandsInScene
-from handos_training.synth.mesh import SceneMesh, concatenate
-from handos_training.synth.objects import ObjectMaker
-from handos_training.synth.outfit import Dresser, Outfits
-from handos_training.synth.people import ACROSS, OWN_EYES, Reacher
-from handos_training.synth.placement import (
+from handos_training.synth.people.arm import ArmModel, ArmPose, PosedArms
+from handos_training.synth.people.body import BodyModel
+from handos_training.synth.people.outfit import Dresser, Outfits
+from handos_training.synth.people.placement import (
     ArmPoints,
     Placement,
     arm_spheres,
@@ -32,10 +19,23 @@ from handos_training.synth.placement import (
     place_arms,
     touch_hands,
 )
-from handos_training.synth.pose import MAX_PENETRATION_M, PoseSampler, self_penetration
+from handos_training.synth.people.pose import MAX_PENETRATION_M, PoseSampler, self_penetration
+from handos_training.synth.people.posture import ACROSS, OWN_EYES, Reacher
+from handos_training.synth.people.sleeves import Tailor, wardrobe
+from handos_training.synth.render.mesh import SceneMesh, concatenate
+from handos_training.synth.render.surface import skin_tones, vertex_normals
 from handos_training.synth.sampling import Sampler
-from handos_training.synth.sleeves import Tailor, wardrobe
-from handos_training.synth.surface import skin_tones, vertex_normals
+from handos_training.synth.scene.drawing import (
+    Arms,
+    Held,
+    SkinDrawer,
+    cull,
+    draw_held,
+    draw_occluders,
+)
+from handos_training.synth.scene.grasp import Grasper
+from handos_training.synth.scene.labels import HandsInScene
+from handos_training.synth.scene.objects import ObjectMaker
 
 POSE_TRIES = 4
 

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from handos_training.synth.arm import ArmModel, ArmPose, PosedArms
 from handos_training.synth.config import SynthConfig
-from handos_training.synth.grasp import Grasps
-from handos_training.synth.labels import HandsInScene
-from handos_training.synth.mesh import HAND_PARTS, OTHER_PART, SceneMesh
-from handos_training.synth.objects import ObjectMaker
-from handos_training.synth.pixels import take
-from handos_training.synth.placement import Placement
-from handos_training.synth.raster import vertex_images
+from handos_training.synth.people.arm import ArmModel, ArmPose, PosedArms
+from handos_training.synth.people.placement import Placement
+from handos_training.synth.people.skin import SkinPainter
+from handos_training.synth.people.sleeves import Tailor
+from handos_training.synth.render.mesh import HAND_PARTS, OTHER_PART, SceneMesh
+from handos_training.synth.render.pixels import take
+from handos_training.synth.render.raster import vertex_images
+from handos_training.synth.render.surface import instances, vertex_normals
 from handos_training.synth.sampling import Sampler
-from handos_training.synth.skin import SkinPainter
-from handos_training.synth.sleeves import Tailor
-from handos_training.synth.surface import instances, vertex_normals
+from handos_training.synth.scene.grasp import Grasps
+from handos_training.synth.scene.labels import HandsInScene
+from handos_training.synth.scene.objects import ObjectMaker
 
 CULL_MARGIN = 0.4  # parts of the image beyond its border in which faces stay, for shadows
 BEHIND = 16  # bit of a vertex behind the camera; the lower ones name the image's sides

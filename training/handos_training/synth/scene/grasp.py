@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from handos_model.pose_limits import ABDUCTION, FLEXION, THUMB, TWIST, WRIST
-from handos_training.synth.arm import ArmModel
-from handos_training.synth.objects import PINCH, ObjectMaker, Things
-from handos_training.synth.placement import Placement
-from handos_training.synth.pose import CHAINS, FINGER_RADII_M
+from handos_model.hand.pose_limits import ABDUCTION, FLEXION, THUMB, TWIST, WRIST
+from handos_training.synth.people.arm import ArmModel
+from handos_training.synth.people.placement import Placement
+from handos_training.synth.people.pose import CHAINS, FINGER_RADII_M
 from handos_training.synth.sampling import Sampler, axis_angle_matrix, frame_matrix
+from handos_training.synth.scene.objects import PINCH, ObjectMaker, Things
 
 STEPS = 18
 TOUCH_M = 0.0012

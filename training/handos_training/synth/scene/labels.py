@@ -10,9 +10,9 @@ from torch import Tensor
 from handos_model.types import ROOT_JOINT
 from handos_training.data.sample import HandLabels
 from handos_training.synth.config import SynthConfig
-from handos_training.synth.mesh import HAND_PARTS
-from handos_training.synth.placement import project
-from handos_training.synth.raster import Fragments
+from handos_training.synth.people.placement import project
+from handos_training.synth.render.mesh import HAND_PARTS
+from handos_training.synth.render.raster import Fragments
 
 # Bones (MANO order) whose skin lies over each of the 21 joints: the one that starts there and the
 # one that ends there. The wrist's is the palm; its arm counts too.

@@ -14,15 +14,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from handos_training.synth.mesh import Material, SceneMesh
-from handos_training.synth.placement import Placement
-from handos_training.synth.sampling import Sampler
-from handos_training.synth.surface import (
+from handos_training.synth.people.placement import Placement
+from handos_training.synth.render.mesh import Material, SceneMesh
+from handos_training.synth.render.surface import (
     cloth_colours,
     instances,
     uniform_material,
     vertex_normals,
 )
+from handos_training.synth.sampling import Sampler
 
 Range = tuple[float, float]
 SIDES = 24

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from handos_training.synth.filters import gaussian_blur
-from handos_training.synth.lighting import Lights, panorama_grid
-from handos_training.synth.materials import fabric_colors
-from handos_training.synth.photos import PhotoFolder
-from handos_training.synth.rooms import room_background
+from handos_training.synth.camera.filters import gaussian_blur
+from handos_training.synth.render.lighting import Lights, panorama_grid
+from handos_training.synth.render.materials import fabric_colors
 from handos_training.synth.sampling import Sampler
+from handos_training.synth.surroundings.photos import PhotoFolder
+from handos_training.synth.surroundings.rooms import room_background
 
 PANORAMA, ROOM, PLAIN, PHOTO = range(4)
 # Backgrounds are out of focus, so they are drawn about this long and enlarged.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ASSET = Path(__file__).parent / 'assets' / 'environments.npz'
+ASSET = Path(__file__).parents[1] / 'assets' / 'environments.npz'
 # Radiance, mean luminance 1, as 8-bit codes: code = 255 (log2(radiance + FLOOR) - LOW) / RANGE.
 FLOOR = 2.0**-7
 LOW_STOPS, RANGE_STOPS = -7.0, 16.0

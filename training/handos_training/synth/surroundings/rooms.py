@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from handos_training.synth.lighting import Lights
-from handos_training.synth.materials import Pattern, fabric_colors, printed
-from handos_training.synth.mesh import OTHER_PART, Material, SceneMesh
-from handos_training.synth.occlusion import ambient_occlusion
-from handos_training.synth.pixels import dot, take
-from handos_training.synth.raster import rasterize
+from handos_training.synth.render.lighting import Lights
+from handos_training.synth.render.materials import Pattern, fabric_colors, printed
+from handos_training.synth.render.mesh import OTHER_PART, Material, SceneMesh
+from handos_training.synth.render.occlusion import ambient_occlusion
+from handos_training.synth.render.pixels import dot, take
+from handos_training.synth.render.raster import rasterize
+from handos_training.synth.render.shade import gather, half_resolution, vertex_table
+from handos_training.synth.render.shadows import ShadowMap
 from handos_training.synth.sampling import Sampler
-from handos_training.synth.shade import gather, half_resolution, vertex_table
-from handos_training.synth.shadows import ShadowMap
 
 WALLS, FURNITURE, BOOKS, PICTURES, CLUTTER, CYLINDERS = 6, 6, 12, 4, 10, 10
 BOXES = WALLS + FURNITURE + BOOKS + PICTURES + CLUTTER

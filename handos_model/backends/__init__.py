@@ -1,0 +1,1 @@
+"""What runs the exported graphs, one file or folder a backend."""
