@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from handos_model.config import DecoderConfig, DetectorConfig, HandOSConfig, SideTuningConfig
-from handos_model.detectors.dfine import initialise_detector
 from handos_model.environment import describe_machine
-from handos_model.hand_model import HandModel
-from handos_model.network import Features, HandOS
+from handos_model.hand.model import HandModel
+from handos_model.network.detectors.dfine import initialise_detector
+from handos_model.network.handos import Features, HandOS
 
 PAPER_DETECTOR_GFLOP, PAPER_HAND_GFLOP = 301, 108
 

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from handos_model.environment import describe_machine
-from handos_model.hand_model import HandModel
+from handos_model.hand.model import HandModel
 from handos_model.types import Camera, FloatArray, Hand, ImageArray, ScaleSource, TrackState
-from handos_ros.parameters import Settings
+from handos_ros.node.parameters import Settings
 
 SIZES = {'640x480': (640, 480), '1280x720': (1280, 720)}
 RATE_HZ = 30.0
@@ -88,7 +88,7 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
 
 def run_node() -> None:
     """The node, timed from the moment its executor takes an image from DDS."""
-    from handos_ros import node
+    from handos_ros.node import hand_node as node
     from handos_ros.runtime.embedded.endpoints import Subscription
 
     taken_s = callback_s = 0.0
@@ -133,7 +133,7 @@ def run_node() -> None:
 
 
 def run_camera(width: int, height: int, seconds: float) -> None:
-    from handos_ros import conversions
+    from handos_ros.messages import conversions
     from handos_ros.runtime import Node, QoSProfile, init, message_type, try_shutdown
 
     init(args=[])
@@ -217,7 +217,7 @@ def measure_node(width: int, height: int, with_markers: bool, seconds: float) ->
 
 def measure_bag(width: int, height: int, *, mcap: bool, with_markers: bool) -> dict[str, float]:
     """Frames a second of `handos bag` over images of random pixels."""
-    from handos_ros.bag_processing import BagProcessor, find_camera
+    from handos_ros.node.bag_processing import BagProcessor, find_camera
     from handos_ros.runtime.bags import BagReader, BagWriter, Messages
 
     messages = Messages()

@@ -40,10 +40,10 @@ from numpy.typing import NDArray
 from handos_model.draw import draw_hands
 from handos_model.environment import describe_machine
 from handos_model.pipeline import HandPipeline, PipelineConfig
-from handos_model.tracking import Tracker
+from handos_model.tracking.tracker import Tracker
 from handos_model.types import Camera, Hand
-from handos_model.weights import sha256
-from handos_training.data.peer_photos import VALIDATION_PREFIXES, Negatives
+from handos_model.weights.store import sha256
+from handos_training.data.datasets.peer_photos import VALIDATION_PREFIXES, Negatives
 
 PCK_THRESHOLDS = (0.1, 0.2)
 IOU_FOUND = 0.5

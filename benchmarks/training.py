@@ -18,15 +18,15 @@ import torch
 import tyro
 
 from handos_model.environment import describe_machine
-from handos_model.hand_model import HandModel
+from handos_model.hand.model import HandModel
 from handos_training.config import TrainConfig
 from handos_training.data.augment import AugmentConfig
-from handos_training.data.cache import CacheConfig, CachedHands, generate
 from handos_training.data.feed import StoredBatches
 from handos_training.data.mix import Source
 from handos_training.data.sample import Batch
-from handos_training.losses import weighted_loss
-from handos_training.module import build_module, build_network, weight_of_term
+from handos_training.stages.losses import weighted_loss
+from handos_training.stages.module import build_module, build_network, weight_of_term
+from handos_training.synth.cache import CacheConfig, CachedHands, generate
 
 # name -> (stage, is the detector trained)
 STAGES = {

@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from handos_model.hand_model import HandModel
-from handos_model.kinematics import PoseFitter
+from handos_model.hand.kinematics import PoseFitter
+from handos_model.hand.model import HandModel
 from handos_ros.adapters.openxr import named_poses, openxr_hand, poses_to_message
-from handos_ros.hand_messages import hand_from_message
+from handos_ros.messages.hand_messages import hand_from_message
 from handos_ros.runtime import (
     Node,
     QoSProfile,

@@ -17,7 +17,7 @@ from dex_retargeting.retargeting_config import RetargetingConfig
 
 from handos_model.types import FloatArray, TrackState
 from handos_ros.adapters.dex_retargeting import dex_retargeting_joints
-from handos_ros.hand_messages import hand_from_message
+from handos_ros.messages.hand_messages import hand_from_message
 from handos_ros.runtime import (
     Node,
     QoSProfile,

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from handos_model.geometry import boundary_edges, vertex_normals
-from handos_model.projection import project
+from handos_model.geometry.placement import boundary_edges, vertex_normals
+from handos_model.geometry.projection import project
 from handos_model.types import (
     SKELETON_EDGES,
     Camera,

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from handos_model.backends import usable_cores
+from handos_model.backends.choice import usable_cores
 
 PACKAGES = (
     'handos-ros', 'numpy', 'opencv-python-headless', 'onnxruntime', 'onnxruntime-gpu', 'openvino',

@@ -10,10 +10,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from handos_model.backends import Engine, EngineOptions, choose_backend, open_engine
+from handos_model.backends.base import Engine, EngineOptions
+from handos_model.backends.choice import choose_backend, open_engine
 from handos_model.config import HandOSConfig
 from handos_model.errors import UserError
-from handos_model.geometry import (
+from handos_model.geometry.placement import (
     Translation,
     boundary_vertices,
     depth_scale,
@@ -21,12 +22,12 @@ from handos_model.geometry import (
     solve_translation,
     wrist_rotation,
 )
-from handos_model.hand_model import HandModel
+from handos_model.hand.model import HandModel
 from handos_model.postprocess import distinct_hands, hand_length
 from handos_model.preprocess import ChannelOrder, Letterbox
 from handos_model.selection import select_instances
 from handos_model.types import Camera, FloatArray, Hand, ImageArray, ScaleSource, TrackState
-from handos_model.weights import check_template, find_weights, load_config
+from handos_model.weights.store import check_template, find_weights, load_config
 
 
 class Tracker(Protocol):

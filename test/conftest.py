@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from handos_model.network import HandOS
+    from handos_model.network.handos import HandOS
 
 SHARED_DATA = Path(__file__).resolve().parent.parent.parent / 'shared' / 'data'
 
@@ -62,8 +62,8 @@ def tiny_network() -> HandOS:
     import torch
 
     from handos_model.config import DetectorConfig, HandOSConfig
-    from handos_model.detectors.dfine import initialise_detector
-    from handos_model.network import HandOS
+    from handos_model.network.detectors.dfine import initialise_detector
+    from handos_model.network.handos import HandOS
 
     nano = HandOSConfig.nano()
     backbone = {**nano.detector.model['backbone_config'], **TINY_BACKBONE}
@@ -103,7 +103,7 @@ def make_tiny_network() -> Callable[[], HandOS]:
 @pytest.fixture(scope='session')
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights folder: config, safetensors, and graphs in FP32 and FP16 for one and two hands."""
-    from handos_model.export import ExportConfig, export
+    from handos_model.export.exporter import ExportConfig, export
 
     folder = tmp_path_factory.mktemp('weights') / 'tiny'
     network = tiny_network()

@@ -49,20 +49,20 @@ def test_only_the_mano_reader_knows_pickle() -> None:
         for path in root.rglob('*.py')
         if imported_modules(path) & {'pickle', 'cPickle', 'dill', 'joblib'}
     }
-    assert users <= {'handos_model/mano_pickle.py'}
+    assert users <= {'handos_model/hand/mano_pickle.py'}
 
 
 TORCH_FREE = (
     'handos_model.types',
-    'handos_model.geometry',
+    'handos_model.geometry.placement',
     'handos_model.preprocess',
-    'handos_model.hand_model',
+    'handos_model.hand.model',
     'handos_model.pipeline',
-    'handos_model.tracking',
-    'handos_model.kinematics',
-    'handos_model.backends',
+    'handos_model.tracking.tracker',
+    'handos_model.hand.kinematics',
+    'handos_model.backends.choice',
     'handos_ros.cli',
-    'handos_ros.node',
+    'handos_ros.node.hand_node',
 )
 
 

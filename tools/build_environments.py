@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handos_training.synth.environments import encode_radiance
+from handos_training.synth.surroundings.environments import encode_radiance
 
 ASSETS = Path(__file__).parents[1] / 'training' / 'handos_training' / 'synth' / 'assets'
 HEIGHT, WIDTH = 256, 512

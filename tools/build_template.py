@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from handos_model.hand_model import HandModel, decode_units, rigid_transforms
-from handos_model.pose_limits import (
+from handos_model.hand.model import HandModel, decode_units, rigid_transforms
+from handos_model.hand.pose_limits import (
     INDEX,
     LIMITS_DEG,
     LITTLE,

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from handos_model.weights import WEIGHTS, verify_checksums, write_checksums
-from handos_training.dense_stage import HEADS_FILE
+from handos_model.weights.store import WEIGHTS, verify_checksums, write_checksums
+from handos_training.stages.dense import HEADS_FILE
 
 
 def halved(tensor: torch.Tensor) -> torch.Tensor:

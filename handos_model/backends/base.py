@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy.typing as npt
 
 from handos_model.errors import UserError
-from handos_model.exported import ExportedWeights, GraphSampling, Precision
+from handos_model.weights.exported import ExportedWeights, GraphSampling, Precision
 
 Array: TypeAlias = npt.NDArray[Any]
 RequestedPrecision: TypeAlias = Literal['auto', 'fp32', 'fp16', 'bf16']

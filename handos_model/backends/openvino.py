@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from handos_model.backends import usable_cores
 from handos_model.backends.base import (
     Array,
     Engine,
@@ -18,8 +17,9 @@ from handos_model.backends.base import (
     choose_variant,
     decoder_sizes,
 )
+from handos_model.backends.choice import usable_cores
 from handos_model.errors import UserError
-from handos_model.exported import ExportedWeights
+from handos_model.weights.exported import ExportedWeights
 
 
 def missing() -> str | None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from handos_model.backends import usable_cores
 from handos_model.backends.base import Engine, EngineOptions
+from handos_model.backends.choice import usable_cores
 from handos_model.errors import UserError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def open_engine(weights: Path, options: EngineOptions) -> Engine:
     """Load the network of folder `weights`, on the first GPU where there is one."""
     import torch
 
-    from handos_model.network import HandOS
+    from handos_model.network.handos import HandOS
 
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
@@ -107,7 +107,12 @@ def engine_of_network(network: Any, options: EngineOptions) -> Engine:
     """An engine over a network that is in memory already, on the device where it stands."""
     import torch
 
-    from handos_model.graphs import DECODER_INPUTS, DECODER_OUTPUTS, DETECTOR_OUTPUTS, build_graphs
+    from handos_model.network.graphs import (
+        DECODER_INPUTS,
+        DECODER_OUTPUTS,
+        DETECTOR_OUTPUTS,
+        build_graphs,
+    )
 
     device = next(network.parameters()).device
     wanted = options.precision

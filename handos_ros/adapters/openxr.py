@@ -1,6 +1,6 @@
 """Hands as OpenXR's hand tracking gives them: 26 joints with orientations, named poses.
 
-The orientations come from the mesh (`handos_model.kinematics`); axes are those of
+The orientations come from the mesh (`handos_model.hand.kinematics`); axes are those of
 XR_EXT_hand_tracking: +z along the bone towards the wrist, +y out of the back of the hand.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from handos_model.kinematics import OPENXR_JOINTS, PoseFitter, openxr_joints
-from handos_model.rotations import matrix_to_quaternion_xyzw
+from handos_model.geometry.rotations import matrix_to_quaternion_xyzw
+from handos_model.hand.kinematics import OPENXR_JOINTS, PoseFitter, openxr_joints
 from handos_model.types import FloatArray, Hand, TrackState
 
 PALM = OPENXR_JOINTS.index('palm')

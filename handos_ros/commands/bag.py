@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from handos_model.errors import UserError
-from handos_ros.parameters import PARAMETERS, Settings
+from handos_ros.node.parameters import PARAMETERS, Settings
 
 PROGRESS_EVERY = 10  # messages
 
@@ -30,8 +30,8 @@ def bag(
     ] = None,
 ) -> None:
     """Copy a recording and add the hands' topics to it."""
-    from handos_ros.bag_processing import BagProcessor, CameraTopics, find_camera
-    from handos_ros.perception import PipelinePerception
+    from handos_ros.node.bag_processing import BagProcessor, CameraTopics, find_camera
+    from handos_ros.node.perception import PipelinePerception
     from handos_ros.runtime.bags import BagReader, BagWriter, Messages
 
     settings = parse_settings([*(parameter or []), *(['use_depth:=true'] if depth else [])])

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from handos_model.backends import EngineOptions
+from handos_model.backends.base import EngineOptions
+from handos_model.backends.parity import made_up_images
 from handos_model.environment import describe_machine
 from handos_model.errors import UserError
-from handos_model.parity import made_up_images
 from handos_model.pipeline import HandPipeline, PipelineConfig, StageTimes
-from handos_model.tracking import Tracker
+from handos_model.tracking.tracker import Tracker
 from handos_model.types import Camera
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from handos_model.types import Camera
-from handos_ros.camera_files import read_camera_file
-from handos_ros.image_sources import ImageSource
+from handos_ros.images.camera_files import read_camera_file
+from handos_ros.images.sources import ImageSource
 
 WAIT_FOR_DISCOVERY_S = 0.5  # a matched reader on this side may not have matched us yet
 
@@ -53,7 +53,7 @@ def _publish(
     known_camera: Camera | None,
 ) -> int:
     """Publish until the source ends or the context stops; the number of images."""
-    from handos_ros.conversions import camera_to_info_message, rgb_to_image_message
+    from handos_ros.messages.conversions import camera_to_info_message, rgb_to_image_message
     from handos_ros.runtime import Node, QoSProfile, message_type, ok
 
     node = Node('camera')

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from handos_model.errors import UserError
-from handos_model.mano import hand_model_from_mano, save_mano
-from handos_model.mano_pickle import read_mano
+from handos_model.hand.mano import hand_model_from_mano, save_mano
+from handos_model.hand.mano_pickle import read_mano
 
 
 def convert_mano(

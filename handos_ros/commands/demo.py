@@ -15,12 +15,12 @@ import numpy as np
 import typer
 
 from handos_model.errors import UserError
-from handos_model.weights import find_weights
+from handos_model.weights.store import find_weights
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from handos_ros.demo_recorder import Figures
+    from handos_ros.view.demo_recorder import Figures
 
 CLIP = Path(__file__).resolve().parents[1] / 'assets' / 'human_hand.mp4'
 OUTPUTS = ('overlay.mp4', 'overlay.png', 'hands.mcap')
@@ -44,8 +44,8 @@ def demo(
     """Show hands of a video in the terminal; write overlay video, recording and picture."""
     from rich.live import Live
 
-    from handos_ros.demo_recorder import DemoRecorder
     from handos_ros.runtime import Node, SingleThreadedExecutor, init, ok, try_shutdown
+    from handos_ros.view.demo_recorder import DemoRecorder
 
     find_weights(weights)  # say here what the node could only say in its log
     for name in (*OUTPUTS, 'hands'):

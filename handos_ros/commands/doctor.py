@@ -7,20 +7,14 @@ from typing import Annotated
 
 import typer
 
-from handos_model.backends import (
-    BACKENDS,
-    Engine,
-    EngineOptions,
-    choose_backend,
-    open_engine,
-    why_unavailable,
-)
+from handos_model.backends.base import Engine, EngineOptions
+from handos_model.backends.choice import BACKENDS, choose_backend, open_engine, why_unavailable
+from handos_model.backends.parity import beyond_limits, engine_parity, made_up_images
 from handos_model.environment import describe_machine
 from handos_model.errors import UserError
-from handos_model.parity import beyond_limits, engine_parity, made_up_images
-from handos_model.weights import find_weights, load_config
-from handos_ros.calibration import calibration_doubts
-from handos_ros.camera_files import read_camera_file
+from handos_model.weights.store import find_weights, load_config
+from handos_ros.images.calibration import calibration_doubts
+from handos_ros.images.camera_files import read_camera_file
 
 # The backend whose results the others are compared with: the first that can run.
 REFERENCES = ('torch', 'onnxruntime', 'openvino')

@@ -9,8 +9,8 @@ import numpy as np
 import typer
 
 from handos_model.errors import UserError
-from handos_model.exported import GraphSampling, Precision, Storage
 from handos_model.types import ImageArray
+from handos_model.weights.exported import GraphSampling, Precision, Storage
 
 
 def export(
@@ -37,7 +37,7 @@ def export(
     ] = False,
 ) -> None:
     """Write ONNX graphs, each compared with torch first; nothing is written where one differs."""
-    from handos_model.weights import WEIGHTS, find_weights, sha256
+    from handos_model.weights.store import WEIGHTS, find_weights, sha256
 
     most_hands = max(_numbers(hands))
     if out is None:
@@ -46,8 +46,8 @@ def export(
         _build_engines(find_weights(weights), most_hands, images or [])
         return
     try:
-        from handos_model import export as exporter
-        from handos_model.network import HandOS
+        from handos_model.export import exporter
+        from handos_model.network.handos import HandOS
     except ImportError as error:
         raise UserError(
             f"{error.name} is not installed: pip install 'handos-ros[export]'"
@@ -76,9 +76,9 @@ def export(
 
 def _build_engines(folder: Path, most_hands: int, images: list[Path]) -> None:
     """Engines for this machine's GPU, of graphs that are exported; torch is not needed."""
-    from handos_model.backends import EngineOptions
-    from handos_model.backends.tensorrt import prepare
-    from handos_model.exported import ExportedWeights
+    from handos_model.backends.base import EngineOptions
+    from handos_model.backends.tensorrt.backend import prepare
+    from handos_model.weights.exported import ExportedWeights
 
     size_hw = ExportedWeights.load(folder).input_size_hw
     frames = [_letterboxed(file, size_hw) for file in images]

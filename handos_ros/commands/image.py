@@ -13,8 +13,8 @@ from handos_model.draw import draw_hands
 from handos_model.errors import UserError
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.types import Camera, Hand, ImageArray
-from handos_ros.camera_files import read_camera_file
-from handos_ros.results import hand_to_json, write_json
+from handos_ros.images.camera_files import read_camera_file
+from handos_ros.messages.results import hand_to_json, write_json
 
 
 def image(

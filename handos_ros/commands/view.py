@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from handos_model.errors import UserError
-from handos_ros.viewer import HandViewer
-from handos_ros.viewing import FrameAssembler, ViewFrame
+from handos_ros.view.browser import HandViewer
+from handos_ros.view.frames import FrameAssembler, ViewFrame
 
 HANDS_TYPE = 'handos/msg/HandMeshArray'
 TOPOLOGY_TYPE = 'handos/msg/HandTopology'
@@ -69,7 +69,7 @@ def play(
 
 def recorded_frames(path: Path, image: str, camera_info: str) -> Iterator[tuple[int, ViewFrame]]:
     """(time of reception in ns, frame) of a recording's hands. Raises UserError without any."""
-    from handos_ros.bag_processing import find_camera
+    from handos_ros.node.bag_processing import find_camera
     from handos_ros.runtime.bags import BagReader, Messages
 
     messages = Messages()

@@ -32,8 +32,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd  # rosbags depends on it
 
-from handos_ros.runtime.embedded import cdr
-from handos_ros.runtime.embedded.messages import build_typestore
+from handos_ros.runtime.embedded.wire import cdr
+from handos_ros.runtime.embedded.wire.messages import build_typestore
 
 BAG_VERSION = 9  # of rosbag2's metadata: Jazzy's
 UNKNOWN_TYPE_HASH = 'RIHS01_' + '0' * 64  # Humble's recordings have neither hash nor definition

@@ -8,8 +8,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from handos_model.exported import ExportedWeights, GraphFile, GraphSampling, graph_file_name
-from handos_model.weights import sha256
+from handos_model.weights.exported import (
+    ExportedWeights,
+    GraphFile,
+    GraphSampling,
+    graph_file_name,
+)
+from handos_model.weights.store import sha256
 
 SIZE_HW = (8, 8)
 L, C, Q, D = 24, 8, 5, 6

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from handos_model.config import DecoderConfig, DetectorConfig, HandOSConfig, SideTuningConfig
-from handos_model.detectors import build_detector
-from handos_model.detectors.dfine import initialise_detector
-from handos_model.detectors.protocol import DetectorBase
-from handos_model.hand_model import HandModel
-from handos_model.network import Features, HandOS
-from handos_model.pose_limits import random_pose
+from handos_model.hand.model import HandModel
+from handos_model.hand.pose_limits import random_pose
+from handos_model.network.detectors.dfine import initialise_detector
+from handos_model.network.detectors.families import build_detector
+from handos_model.network.detectors.protocol import DetectorBase
+from handos_model.network.handos import Features, HandOS
 
 RESNET = {
     'model_type': 'rt_detr_resnet', 'embedding_size': 16, 'hidden_sizes': [16, 32, 48, 64],
@@ -63,7 +63,7 @@ def small_detector(config: DetectorConfig, freeze: bool = True) -> DetectorBase:
     detector = build_detector(replace(config, slim=False), freeze)
     excite(detector.model)
     if config.family == 'grounding_dino' and config.slim:
-        from handos_model.detectors.grounding_dino import GroundingDinoDetector
+        from handos_model.network.detectors.grounding_dino import GroundingDinoDetector
 
         return GroundingDinoDetector(detector.model, memory_layer=config.memory_layer)
     return detector

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from handos_model.draw import OverlayStyle, close_wrist, draw_hands
-from handos_model.geometry import boundary_edges
-from handos_model.hand_model import HandModel
-from handos_model.projection import project
+from handos_model.geometry.placement import boundary_edges
+from handos_model.geometry.projection import project
+from handos_model.hand.model import HandModel
 from handos_model.types import Camera, Hand, ScaleSource, Side, TrackState
 
 HAND_MODEL = HandModel.embedded()

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from handos_model.backends import Engine
+from handos_model.backends.base import Engine
 from handos_model.config import HandOSConfig
 from handos_model.errors import UserError
-from handos_model.hand_model import HandModel
+from handos_model.geometry.projection import project
+from handos_model.geometry.rotations import axis_angle_to_matrix
+from handos_model.hand.model import HandModel
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.postprocess import hand_length
 from handos_model.preprocess import Letterbox
-from handos_model.projection import project
-from handos_model.rotations import axis_angle_to_matrix
 from handos_model.types import ROOT_JOINT, Camera, Hand, ScaleSource, TrackState
 
 HAND_MODEL = HandModel.embedded()

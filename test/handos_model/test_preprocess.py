@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from handos_model.geometry.projection import project
 from handos_model.preprocess import PADDING_VALUE, Letterbox
-from handos_model.projection import project
 from handos_model.types import Camera
 
 SIZES = [(480, 640), (720, 1280), (1280, 720), (333, 777), (100, 90), (480, 641), (1, 1)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from handos_model.hand_model import HandModel
+from handos_model.hand.model import HandModel
 from handos_model.types import Camera, Hand, ScaleSource, TrackState
 
 HAND_MODEL = HandModel.embedded()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from fakes import make_hand
 
-from handos_model.geometry import wrist_rotation
-from handos_model.hand_model import HandModel
-from handos_model.projection import project
-from handos_model.rotations import axis_angle_to_matrix
+from handos_model.geometry.placement import wrist_rotation
+from handos_model.geometry.projection import project
+from handos_model.geometry.rotations import axis_angle_to_matrix
+from handos_model.hand.model import HandModel
 from handos_model.types import Camera, Hand, Side
 
 CAMERA = Camera(640, 480, np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]]))

@@ -27,7 +27,7 @@ class Rig:
         listen: tuple[str, ...] = ('hands', 'topology'),
         **parameters: Any,
     ) -> None:
-        from handos_ros.node import HandNode
+        from handos_ros.node.hand_node import HandNode
 
         self.ros = ros
         self.perception = perception or FakePerception()

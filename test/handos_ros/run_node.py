@@ -4,7 +4,7 @@ import sys
 
 from fakes import FakePerception, sleeping
 
-from handos_ros import node
+from handos_ros.node import hand_node as node
 
 if __name__ == '__main__':
     service_s = float(sys.argv[1])

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from handos_ros.cli import COMMANDS
-from handos_ros.node import IMAGE_TYPES
-from handos_ros.outputs import TOPICS, TOPOLOGY
-from handos_ros.parameters import PARAMETERS, markdown_table
+from handos_ros.node.hand_node import IMAGE_TYPES
+from handos_ros.node.outputs import TOPICS, TOPOLOGY
+from handos_ros.node.parameters import PARAMETERS, markdown_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / 'docs'
@@ -27,7 +27,7 @@ def blocks(name: str, language: str) -> list[str]:
 
 def test_the_parameter_table_is_that_of_the_code():
     assert markdown_table() in text('parameters.md'), (
-        'write it again: python -c "from handos_ros.parameters import markdown_table; '
+        'write it again: python -c "from handos_ros.node.parameters import markdown_table; '
         'print(markdown_table())"'
     )
 

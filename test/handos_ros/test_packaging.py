@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from handos_ros.node import IMAGE_TYPES
-from handos_ros.outputs import TOPICS, TOPOLOGY
-from handos_ros.parameters import PARAMETERS, find_problems
+from handos_ros.node.hand_node import IMAGE_TYPES
+from handos_ros.node.outputs import TOPICS, TOPOLOGY
+from handos_ros.node.parameters import PARAMETERS, find_problems
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE_XML = ET.parse(ROOT / 'package.xml').getroot()
@@ -121,8 +121,8 @@ def test_cmake_installs_packages_folders_and_the_command():
     setup = configparser.ConfigParser()
     setup.read(ROOT / 'setup.cfg')
     assert 'handos = handos_ros.cli:main' in setup['options.entry_points']['console_scripts']
-    for suite in re.findall(r'foreach\(suite ([\w ]+)\)', CMAKE)[0].split():
-        assert (ROOT / f'test/handos_ros/test_{suite}.py').is_file()
+    for suite in re.findall(r'foreach\(suite ([\w/\s]+)\)', CMAKE)[0].split():
+        assert (ROOT / f'test/handos_ros/{suite}.py').is_file()
 
 
 def test_the_parameter_file_is_the_table():

@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import pytest
 
-from handos_model.exported import ExportedWeights
 from handos_model.pipeline import HandPipeline
 from handos_model.types import Camera
-from handos_model.weights import find_weights, verify_checksums
+from handos_model.weights.exported import ExportedWeights
+from handos_model.weights.store import find_weights, verify_checksums
 from handos_ros.commands.demo import CLIP
 
 LIMIT_MB = 40

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from handos_model.hand_model import HandModel
+from handos_model.hand.model import HandModel
 from handos_training.data.sample import Sample, empty_labels
 
 CAMERA = np.array([[610.0, 0, 301.5], [0, 598.0, 249.0], [0, 0, 1]])

@@ -14,16 +14,16 @@ import yaml
 from hand_samples import PosedHand, posed_hand, project, truncate, write_jpeg
 
 from handos_model.errors import UserError
-from handos_model.hand_model import HandModel
+from handos_model.hand.model import HandModel
 from handos_model.types import Camera, Hand, ScaleSource, TrackState
 from handos_training import evaluate
 from handos_training.check_data import CheckConfig
 from handos_training.check_data import main as check_data_main
 from handos_training.check_data import run as run_check
-from handos_training.data.dexycb import SERIALS, SUBJECTS
-from handos_training.data.readers import open_dataset
+from handos_training.data.datasets.catalogue import open_dataset
+from handos_training.data.datasets.dexycb import SERIALS, SUBJECTS
 from handos_training.evaluate import EvalConfig, HeldOutSynth, open_evaluation, run
-from handos_training.scores import Scores
+from handos_training.evaluation.running_scores import Scores
 
 COUNT = 4
 CAMERA = np.array([[480.0, 0, 112.0], [0, 480.0, 112.0], [0, 0, 1]])
@@ -91,7 +91,7 @@ def as_mano(monkeypatch: pytest.MonkeyPatch) -> Path:
     tips = tuple(int(v) for v in model.tip_vertices)
     names = ('freihand', 'ho3d', 'dexycb', 'hint')
     monkeypatch.setattr(
-        'handos_training.data.joint_orders.MANO_TIP_VERTICES', dict.fromkeys(names, tips)
+        'handos_training.data.datasets.joint_orders.MANO_TIP_VERTICES', dict.fromkeys(names, tips)
     )
     return Path('MANO_RIGHT.pkl')
 

@@ -26,12 +26,12 @@ from handos_training.config import (
     TrainConfig,
     load_config,
 )
-from handos_training.data.cache import CacheConfig, CachedHands, generate, write_shard
 from handos_training.data.feed import StoredBatches, batches
 from handos_training.data.mix import Source
 from handos_training.data.transform import letterbox
-from handos_training.module import build_network, load_matching, weight_of_term
 from handos_training.optim import WeightAverage, learning_rate_factor
+from handos_training.stages.module import build_network, load_matching, weight_of_term
+from handos_training.synth.cache import CacheConfig, CachedHands, generate, write_shard
 from handos_training.train import Trainer
 
 SIZE_HW = (64, 96)
@@ -314,7 +314,7 @@ def _feed(trainer: Trainer) -> StoredBatches:
 
 
 def _hand_model():  # type: ignore[no-untyped-def]
-    from handos_model.hand_model import HandModel
+    from handos_model.hand.model import HandModel
 
     return HandModel.embedded()
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from handos_model.hand_model import HandModel, decode_units, rigid_transforms
-from handos_model.pose_limits import random_pose, random_rotations
+from handos_model.hand.model import HandModel, decode_units, rigid_transforms
+from handos_model.hand.pose_limits import random_pose, random_rotations
 
 ROOT = Path(__file__).resolve().parents[2]
 ARM_ASSET = ROOT / 'training' / 'handos_training' / 'synth' / 'assets' / 'arm.npz'

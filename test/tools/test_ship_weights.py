@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from handos_model.hand_model import HandModel
-from handos_model.network import HandOS
-from handos_model.weights import verify_checksums
-from handos_training.dense_stage import DenseHeads, load_dense_heads, save_dense_heads
-from handos_training.module import tiny
+from handos_model.hand.model import HandModel
+from handos_model.network.handos import HandOS
+from handos_model.weights.store import verify_checksums
+from handos_training.stages.dense import DenseHeads, load_dense_heads, save_dense_heads
+from handos_training.stages.module import tiny
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'ship_weights.py'
 

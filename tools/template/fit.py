@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from handos_model.hand_model import rigid_transforms
-from handos_model.pose_limits import INDEX, LITTLE, MIDDLE, RING, THUMB, WRIST
+from handos_model.hand.model import rigid_transforms
+from handos_model.hand.pose_limits import INDEX, LITTLE, MIDDLE, RING, THUMB, WRIST
 from handos_model.types import FloatArray
 from tools.template.rig import IntArray, dual_quaternion_skinning, hand_frame
 

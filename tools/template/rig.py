@@ -15,7 +15,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 from scipy.spatial.transform import Rotation
 
-from handos_model.pose_limits import INDEX, LITTLE, MIDDLE, THUMB, WRIST
+from handos_model.hand.pose_limits import INDEX, LITTLE, MIDDLE, THUMB, WRIST
 from handos_model.types import FloatArray
 
 IntArray: TypeAlias = npt.NDArray[Any]

@@ -16,13 +16,13 @@ from rich.progress import track
 from rich.table import Table
 
 from handos_model.errors import UserError
-from handos_model.hand_model import HandModel
+from handos_model.hand.model import HandModel
+from handos_training.data.datasets.catalogue import RealDataset, open_dataset
+from handos_training.data.datasets.records import project
 from handos_training.data.mix import CORRUPT
-from handos_training.data.readers import RealDataset, open_dataset
-from handos_training.data.reading import project
 from handos_training.data.sample import Sample
 from handos_training.data.transform import letterbox
-from handos_training.panels import draw_hand
+from handos_training.evaluation.panels import draw_hand
 
 CELL_HW = (360, 480)
 COLUMNS = 4

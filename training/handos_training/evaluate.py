@@ -22,16 +22,16 @@ from rich.progress import track
 from rich.table import Table
 
 from handos_model.errors import UserError
-from handos_model.hand_model import HandModel
+from handos_model.hand.model import HandModel
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.types import Camera, Hand, ImageArray
-from handos_training.data.joint_orders import MANO_TIP_VERTICES, joint_regressor
+from handos_training.data.datasets.catalogue import RealDataset, open_dataset, own_split
+from handos_training.data.datasets.joint_orders import MANO_TIP_VERTICES, joint_regressor
 from handos_training.data.mix import CORRUPT
-from handos_training.data.readers import RealDataset, open_dataset, own_split
 from handos_training.data.sample import Sample
-from handos_training.matching import MIN_IOU
-from handos_training.scores import PCK_THRESHOLDS, Scores
-from handos_training.submissions import WITH_VERTICES, WRITERS, Answer
+from handos_training.evaluation.matching import MIN_IOU
+from handos_training.evaluation.running_scores import PCK_THRESHOLDS, Scores
+from handos_training.evaluation.submissions import WITH_VERTICES, WRITERS, Answer
 
 SYNTH_SEED = 910_000_000  # not one of training or of its validation
 

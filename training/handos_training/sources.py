@@ -8,14 +8,14 @@ import torch
 from torch.utils.data import Dataset
 
 from handos_model.errors import UserError
-from handos_model.hand_model import HandModel
+from handos_model.hand.model import HandModel
 from handos_training.config import TrainConfig
 from handos_training.data.augment import AugmentConfig
-from handos_training.data.cache import CacheConfig, CachedHands, generate
+from handos_training.data.datasets.catalogue import open_dataset
 from handos_training.data.feed import GeneratedBatches, SizeHW, StoredBatches, fixed_batches
 from handos_training.data.mix import LoadedBatch, Source
-from handos_training.data.readers import open_dataset
 from handos_training.data.sample import Batch
+from handos_training.synth.cache import CacheConfig, CachedHands, generate
 from handos_training.synth.config import SynthConfig
 from handos_training.synth.dataset import SynthHands
 

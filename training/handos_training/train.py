@@ -23,16 +23,14 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
 from handos_model.errors import UserError
-from handos_model.hand_model import HandModel
+from handos_model.hand.model import HandModel
 from handos_training.checkpoint import CheckpointFolder, load_optimizer_state, optimizer_state
 from handos_training.config import TrainConfig, load_config
 from handos_training.data.feed import batches, step_seed
 from handos_training.data.mix import CorruptSampleCounter
 from handos_training.data.sample import Batch
-from handos_training.dense_stage import save_dense_heads
+from handos_training.evaluation.in_training import Validator
 from handos_training.layout import use_fast_layout
-from handos_training.losses import weighted_loss
-from handos_training.module import build_module, build_network, weight_of_term
 from handos_training.optim import (
     WeightAverage,
     build_optimizer,
@@ -41,8 +39,10 @@ from handos_training.optim import (
 )
 from handos_training.progress import TrainingLog
 from handos_training.sources import training_batches, validation_batches
+from handos_training.stages.dense import save_dense_heads
+from handos_training.stages.losses import weighted_loss
+from handos_training.stages.module import build_module, build_network, weight_of_term
 from handos_training.sync_norm import synchronise_batch_norm
-from handos_training.validate import Validator
 
 
 class Trainer:
@@ -272,7 +272,7 @@ def main() -> None:
         if not arguments or arguments[0] in ('-h', '--help'):
             print(__doc__)
         elif arguments[0] == 'cache':
-            from handos_training.data.cache import CacheConfig, generate
+            from handos_training.synth.cache import CacheConfig, generate
 
             generate(tyro.cli(CacheConfig, args=arguments[1:]))
         elif arguments[0] == 'check-data':

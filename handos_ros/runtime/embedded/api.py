@@ -17,7 +17,7 @@ from handos_ros.runtime.embedded.parameters import (
     InvalidParameterValueException,
     Parameter,
 )
-from handos_ros.runtime.embedded.qos import (
+from handos_ros.runtime.embedded.wire.qos import (
     DurabilityPolicy,
     QoSOverridingOptions,
     QoSProfile,

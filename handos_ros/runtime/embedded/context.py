@@ -14,10 +14,11 @@ from cyclonedds.core import Policy, Qos
 from cyclonedds.idl import IdlStruct
 from cyclonedds.topic import Topic
 
-from handos_ros.runtime.embedded import arguments, transport
-from handos_ros.runtime.embedded.dds_types import DdsTypes
-from handos_ros.runtime.embedded.graph import Graph
-from handos_ros.runtime.embedded.messages import build_typestore
+from handos_ros.runtime.embedded import arguments
+from handos_ros.runtime.embedded.wire import transport
+from handos_ros.runtime.embedded.wire.dds_types import DdsTypes
+from handos_ros.runtime.embedded.wire.graph import Graph
+from handos_ros.runtime.embedded.wire.messages import build_typestore
 
 
 class Context:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from handos_ros.runtime.embedded import cdr, transport
 from handos_ros.runtime.embedded.context import Context
 from handos_ros.runtime.embedded.logging import Logger
-from handos_ros.runtime.embedded.qos import (
+from handos_ros.runtime.embedded.wire import cdr, transport
+from handos_ros.runtime.embedded.wire.qos import (
     QoSMessageLostInfo,
     QoSProfile,
     QoSRequestedIncompatibleQoSInfo,

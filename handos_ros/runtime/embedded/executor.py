@@ -16,10 +16,10 @@ from cyclonedds.core import (
 )
 from cyclonedds.internal import DDS
 
-from handos_ros.runtime.embedded import transport
 from handos_ros.runtime.embedded.context import get_default_context
 from handos_ros.runtime.embedded.endpoints import Subscription
 from handos_ros.runtime.embedded.node import Node
+from handos_ros.runtime.embedded.wire import transport
 
 LONGEST_WAIT_S = 0.1  # a signal, or an endpoint made by another thread, is seen after this
 ANY = ViewState.Any | SampleState.Any | InstanceState.Any

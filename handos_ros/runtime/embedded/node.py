@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from handos_ros.runtime.embedded import names, transport
+from handos_ros.runtime.embedded import names
 from handos_ros.runtime.embedded.clock import Clock, Timer
 from handos_ros.runtime.embedded.context import Context, get_default_context
 from handos_ros.runtime.embedded.endpoints import Publisher, Subscription
 from handos_ros.runtime.embedded.logging import Logger
 from handos_ros.runtime.embedded.parameters import Parameter, ParameterServer
-from handos_ros.runtime.embedded.qos import (
+from handos_ros.runtime.embedded.wire import transport
+from handos_ros.runtime.embedded.wire.qos import (
     DurabilityPolicy,
     QoSOverridingOptions,
     QoSProfile,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from handos_model.geometry import solve_translation
+from handos_model.geometry.placement import solve_translation
 from handos_model.preprocess import PADDING_VALUE, Letterbox
 from handos_model.types import Camera
 from handos_training.data.sample import HandLabels, Sample

@@ -9,9 +9,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from handos_training.data.sample import Batch
 from handos_training.synth.config import SynthConfig
-from handos_training.synth.labels import Buffers, label_hands
-from handos_training.synth.render import RenderConfig, Renderer
-from handos_training.synth.scene import SceneBuilder
+from handos_training.synth.renderer import RenderConfig, Renderer
+from handos_training.synth.scene.builder import SceneBuilder
+from handos_training.synth.scene.labels import Buffers, label_hands
 
 
 class SynthHands(IterableDataset[Batch]):

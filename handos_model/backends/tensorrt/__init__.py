@@ -1,0 +1,1 @@
+"""TensorRT: engines are built, compared, signed, cached and run."""

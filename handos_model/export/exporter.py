@@ -1,0 +1,281 @@
+"""Write the network as ONNX graphs, and only if they compute what torch computes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, get_args
+from unittest.mock import patch
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from handos_model.backends.base import Array
+from handos_model.backends.parity import (
+    beyond_limits,
+    decoder_parity,
+    detector_parity,
+    made_up_images,
+)
+from handos_model.errors import UserError
+from handos_model.export.half_precision import to_half
+from handos_model.export.half_storage import rounded_weights, store_half
+from handos_model.export.plugin_sampling import sample_by_plugin
+from handos_model.network.attention import SAMPLERS, Sampler
+from handos_model.network.detectors.sampling import detector_sampling
+from handos_model.network.graphs import (
+    DECODER_INPUTS,
+    DECODER_OUTPUTS,
+    DETECTOR_INPUTS,
+    DETECTOR_OUTPUTS,
+    build_graphs,
+)
+from handos_model.network.handos import HandOS
+from handos_model.selection import select_instances
+from handos_model.weights.exported import (
+    MANIFEST,
+    ExportedWeights,
+    GraphFile,
+    GraphSampling,
+    Precision,
+    Storage,
+    graph_file_name,
+)
+from handos_model.weights.store import CONFIG, sha256
+
+OPSET = 18  # TensorRT computes the GridSample of opset 20 wrongly; 17 is the first with LayerNorm
+Report: TypeAlias = Callable[[str], None]
+
+_SAMPLERS: dict[GraphSampling, Sampler] = {
+    'grid_sample': SAMPLERS['grid_sample'],
+    'gather': SAMPLERS['gather'],
+    'plugin': sample_by_plugin,
+}
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What to write: every precision in every sampling, each a detector and a decoder a K."""
+
+    precisions: tuple[Precision, ...] = ('fp32',)
+    samplings: tuple[GraphSampling, ...] = ('grid_sample',)
+    hands: tuple[int, ...] = (1, 2, 4)
+    storage: Storage = 'fp32'  # fp16 halves the files and computes the same with rounded weights
+
+    def __post_init__(self) -> None:
+        for name, given, known in (
+            ('precision', self.precisions, get_args(Precision)),
+            ('sampling', self.samplings, get_args(GraphSampling)),
+            ('storage', (self.storage,), get_args(Storage)),
+        ):
+            if not given or set(given) - set(known):
+                raise UserError(f'{name} {", ".join(given) or "(none)"}: give {", ".join(known)}')
+        if not self.hands or min(self.hands) < 1 or max(self.hands) > 32:
+            raise UserError(f'hands {self.hands}: give numbers from 1 to 32')
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One graph with the torch inputs it is traced and compared with."""
+
+    hands: int | None
+    module: nn.Module
+    inputs: tuple[tuple[Tensor, ...], ...]  # the first is traced
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+
+
+def export(
+    network: HandOS,
+    folder: Path,
+    config: ExportConfig,
+    *,
+    licence: str,
+    source_sha256: str,
+    images: Sequence[Array] = (),
+    report: Report = lambda line: None,
+) -> ExportedWeights:
+    """Write the graphs of `network` and their manifest to `folder`.
+
+    Each is compared with torch on `images` (uint8 [H,W,3] of the network's size; made-up ones
+    where none are given), for half storage with torch's weights rounded alike. All are written
+    beside `folder` and moved there when all have passed; UserError, and nothing written, where
+    one fails. The plugin's graphs cannot run outside TensorRT and are compared on the robot.
+    """
+    if network.config.decoder.stage != 'full':
+        raise UserError('weights of the 2D stage have no mesh: export those of the full stage')
+    network = network.eval().cpu()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        partial = stack.enter_context(
+            tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.')
+        )
+        if config.storage == 'fp16':
+            stack.enter_context(rounded_weights(network))
+        cases = _cases(network, config, images or made_up_images(network.config.input_size_hw))
+        graphs = [
+            graph
+            for sampling in config.samplings
+            for case in cases
+            for graph in _write_case(network, Path(partial), case, sampling, config, report)
+        ]
+        exported = ExportedWeights(
+            folder=folder,
+            name=network.config.name,
+            licence=licence,
+            opset=OPSET,
+            input_size_hw=network.config.input_size_hw,
+            template_hash=str(network.config.template_hash),
+            source_sha256=source_sha256,
+            graphs=tuple(graphs),
+            storage=config.storage,
+        )
+        (Path(partial) / CONFIG).write_text(network.config.to_json())
+        (Path(partial) / MANIFEST).write_text(exported.to_json())
+        folder.mkdir(exist_ok=True)
+        # The manifest goes last: an interrupted move leaves files that the old one refuses.
+        for path in sorted(Path(partial).iterdir(), key=lambda path: path.name == MANIFEST):
+            path.replace(folder / path.name)
+    return exported
+
+
+@torch.no_grad()
+def _cases(network: HandOS, config: ExportConfig, images: Sequence[Array]) -> list[_Case]:
+    detector, decoder = build_graphs(network)
+    frames = tuple((torch.from_numpy(image)[None],) for image in images)
+    found = [detector(*frame) for frame in frames]
+    cases = [_Case(None, detector, frames, DETECTOR_INPUTS, DETECTOR_OUTPUTS)]
+    for hands in sorted(config.hands):
+        inputs = []
+        for features, queries, boxes, scores in found:
+            best = select_instances(scores[0].numpy(), boxes[0].numpy(), 0.0, max_hands=hands)
+            rows = torch.from_numpy(np.resize(best, hands))
+            inputs.append((features, queries[0, rows], boxes[0, rows]))
+        cases.append(_Case(hands, decoder, tuple(inputs), DECODER_INPUTS, DECODER_OUTPUTS))
+    return cases
+
+
+def _write_case(
+    network: HandOS,
+    folder: Path,
+    case: _Case,
+    sampling: GraphSampling,
+    config: ExportConfig,
+    report: Report,
+) -> list[GraphFile]:
+    with _sampling(network, sampling):
+        model = to_onnx(case.module, case.inputs[0], case.input_names, case.output_names)
+    written = []
+    for precision in config.precisions:
+        path = folder / graph_file_name(case.hands, precision, sampling)
+        variant = model if precision == 'fp32' else to_half(model)
+        onnx.save(variant if config.storage == 'fp32' else store_half(variant), path)
+        parity = {} if sampling == 'plugin' else _parity(case, path, network)
+        report(
+            f'{path.name}: ' + ', '.join(f'{name} {value:.3g}' for name, value in parity.items())
+        )
+        if wrong := beyond_limits(parity, precision):
+            raise UserError(
+                f'{path.name} differs from torch by {", ".join(wrong)}: nothing was written. '
+                'Try another --sampling or --precision, or another version of torch or onnxscript'
+            )
+        operators = Counter(node.op_type for node in onnx.load(path).graph.node)
+        written.append(
+            GraphFile(
+                file=path.name,
+                sha256=sha256(path),
+                hands=case.hands,
+                precision=precision,
+                sampling=sampling,
+                operators=dict(sorted(operators.items())),
+                parity=parity,
+            )
+        )
+    return written
+
+
+def _sampling(network: HandOS, sampling: GraphSampling) -> AbstractContextManager[Any]:
+    """Within it, decoder and detector sample as named; the network's own choice comes back."""
+    stack = ExitStack()
+    stack.callback(network.set_sampler, SAMPLERS[network.config.decoder.sampling])
+    network.set_sampler(_SAMPLERS[sampling])
+    if sampling != 'grid_sample':
+        stack.enter_context(detector_sampling(network.detector, _SAMPLERS[sampling]))
+    return stack
+
+
+@contextmanager
+def _captures_kept(module: nn.Module) -> Iterator[None]:
+    """Tracing replaces the dicts that modules hold by copies; hooks write into the originals."""
+    kept = [
+        (part, vars(part)['_captured']) for part in module.modules() if '_captured' in vars(part)
+    ]
+    try:
+        yield
+    finally:
+        for part, captured in kept:
+            part._captured = captured
+
+
+@torch.no_grad()
+def to_onnx(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+) -> onnx.ModelProto:
+    """Trace `module` with static shapes; the same weights give the same bytes."""
+    # transformers checks shapes by operators that have no ONNX form, unless it is told not to.
+    quiet = patch.dict(os.environ, {'TRANSFORMERS_DISABLE_TORCH_CHECK': '1'})
+    with quiet, _captures_kept(module):
+        program = torch.onnx.export(
+            module,
+            inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(input_names),
+            output_names=list(output_names),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _strip(model)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what names the machine and the run: stack traces, source paths, doc strings."""
+    model.doc_string = model.graph.doc_string = ''
+    model.graph.name = 'handos'
+    del model.metadata_props[:], model.graph.metadata_props[:]
+    graph = model.graph
+    for item in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        item.doc_string = ''
+        del item.metadata_props[:]
+
+
+@torch.no_grad()
+def _parity(case: _Case, path: Path, network: HandOS) -> dict[str, float]:
+    """The largest errors over all inputs, ONNX Runtime against torch."""
+    from handos_model.backends.onnxruntime import OnnxGraph, session_options
+
+    graph = OnnxGraph(path, session_options(None), 'cpu', ())
+    compare = detector_parity if case.hands is None else decoder_parity
+    worst: dict[str, float] = {}
+    for inputs in case.inputs:
+        named = zip(case.output_names, case.module(*inputs), strict=True)
+        reference = {name: value.numpy() for name, value in named}
+        arrays = [np.ascontiguousarray(value.numpy()) for value in inputs]
+        found = graph.infer(dict(zip(case.input_names, arrays, strict=True)))
+        errors = compare(reference, found, network.config.input_size_hw)
+        worst = {name: max(value, worst.get(name, 0.0)) for name, value in errors.items()}
+    return worst

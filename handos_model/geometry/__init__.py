@@ -1,0 +1,1 @@
+"""Cameras, rotations, and where hands stand in space (numpy)."""

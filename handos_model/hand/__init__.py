@@ -1,0 +1,1 @@
+"""The hand: mesh model, its poses and kinematics, and the MANO of a user."""

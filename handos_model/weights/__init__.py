@@ -1,0 +1,1 @@
+"""Weights and exported graphs on disk."""

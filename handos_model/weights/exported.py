@@ -1,0 +1,123 @@
+"""A folder of exported graphs: `manifest.json` and ONNX files, checked before use."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from handos_model.errors import UserError
+from handos_model.weights.store import sha256
+
+MANIFEST = 'manifest.json'
+FORMAT_VERSION = 1
+
+Precision: TypeAlias = Literal['fp32', 'fp16']
+Storage: TypeAlias = Literal['fp32', 'fp16']  # of weights in the files; computing is `precision`
+GraphSampling: TypeAlias = Literal['grid_sample', 'gather', 'plugin']
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """One ONNX file: `hands` is K of a decoder, None for the detector."""
+
+    file: str
+    sha256: str
+    hands: int | None
+    precision: Precision
+    sampling: GraphSampling
+    operators: dict[str, int]
+    parity: dict[str, float] = field(default_factory=dict)  # against torch, see exporter.py
+
+
+@dataclass(frozen=True)
+class ExportedWeights:
+    """What `handos export` wrote: every graph with its checksum, and what it was made from."""
+
+    folder: Path
+    name: str
+    licence: str
+    opset: int
+    input_size_hw: tuple[int, int]
+    template_hash: str
+    source_sha256: str
+    graphs: tuple[GraphFile, ...]
+    storage: Storage = 'fp32'
+
+    @classmethod
+    def load(cls, folder: Path) -> ExportedWeights:
+        """Read and check the manifest; graphs are checked when `path` hands them out.
+
+        Raises UserError where the folder is no export, or of a newer format.
+        """
+        path = folder / MANIFEST
+        try:
+            values: dict[str, Any] = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise UserError(
+                f'{folder} has no {MANIFEST}: export the weights first '
+                '(handos export WEIGHTS --out DIR)'
+            ) from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise UserError(f'{path} cannot be read ({error}): export the weights again') from None
+        version = values.pop('format', None)
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f'{path} has format {version}, this handos-ros reads {FORMAT_VERSION}: '
+                'export the weights again, or update handos-ros'
+            )
+        try:
+            values['graphs'] = tuple(GraphFile(**graph) for graph in values['graphs'])
+            values['input_size_hw'] = tuple(values['input_size_hw'])
+            return cls(folder=folder, **values)
+        except (KeyError, TypeError) as error:
+            raise UserError(f'{path} is malformed ({error}): export the weights again') from None
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`."""
+        values = asdict(self)
+        del values['folder']
+        return json.dumps({'format': FORMAT_VERSION, **values}, indent=2, sort_keys=True) + '\n'
+
+    def variants(self) -> list[tuple[Precision, GraphSampling]]:
+        """The (precision, sampling) pairs that are here, the manifest's order."""
+        return list(dict.fromkeys((graph.precision, graph.sampling) for graph in self.graphs))
+
+    def hands(self, precision: Precision, sampling: GraphSampling) -> list[int]:
+        """The numbers of hands K for which this variant has a decoder, ascending."""
+        return sorted(
+            graph.hands
+            for graph in self.graphs
+            if graph.hands is not None
+            and (graph.precision, graph.sampling) == (precision, sampling)
+        )
+
+    def path(self, hands: int | None, precision: Precision, sampling: GraphSampling) -> Path:
+        """The file of one graph, after its sha256 was compared with the manifest's.
+
+        Raises UserError where it is missing or was changed.
+        """
+        wanted = (hands, precision, sampling)
+        for graph in self.graphs:
+            if (graph.hands, graph.precision, graph.sampling) == wanted:
+                break
+        else:
+            raise UserError(
+                f'{self.folder} has no {graph_file_name(*wanted)}: export it '
+                f'(handos export WEIGHTS --out DIR --precision {precision} --sampling {sampling})'
+            )
+        path = self.folder / graph.file
+        if path.parent != self.folder or not path.is_file():
+            raise UserError(f'{path} is missing: export the weights again')
+        if sha256(path) != graph.sha256:
+            raise UserError(f'{path} is damaged or was changed: export the weights again')
+        return path
+
+
+def graph_file_name(hands: int | None, precision: Precision, sampling: GraphSampling) -> str:
+    """`detector.onnx`, `decoder_k2.onnx`, and with suffixes where not FP32 and GridSample."""
+    stem = 'detector' if hands is None else f'decoder_k{hands}'
+    stem += '' if precision == 'fp32' else f'_{precision}'
+    stem += '' if sampling == 'grid_sample' else f'_{sampling}'
+    return f'{stem}.onnx'

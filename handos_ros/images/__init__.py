@@ -1,0 +1,1 @@
+"""Pictures and calibrations, of messages and of files."""

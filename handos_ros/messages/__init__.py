@@ -1,0 +1,1 @@
+"""Hands, cameras and images as messages, and back."""

@@ -1,0 +1,313 @@
+"""The lifecycle node: a camera's topics in, hands out.
+
+Configure loads the model in the worker's thread and returns at once, activate starts the flow of
+images, deactivate stops it, cleanup lets go of everything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from handos_model.errors import UserError
+from handos_ros.messages import conversions
+from handos_ros.node import parameters
+from handos_ros.node.diagnostics import (
+    BackendState,
+    InputState,
+    Statistics,
+    diagnose,
+    statuses_to_message,
+)
+from handos_ros.node.outputs import HandPublishers
+from handos_ros.node.perception import Perception, PerceptionFactory
+from handos_ros.node.processing import DepthBuffer, Frame, FrameProcessor, Result, StampGuard
+from handos_ros.node.worker import Worker
+from handos_ros.runtime import (
+    ExternalShutdownException,
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    LifecycleNode,
+    LifecycleState,
+    Parameter,
+    QoSOverridingOptions,
+    QoSProfile,
+    ReliabilityPolicy,
+    SingleThreadedExecutor,
+    SubscriptionEventCallbacks,
+    TransitionCallbackReturn,
+    init,
+    message_type,
+    ok,
+    try_shutdown,
+)
+
+IMAGE_TYPES = {
+    'raw': ('image', 'sensor_msgs/msg/Image'),
+    'compressed': ('image/compressed', 'sensor_msgs/msg/CompressedImage'),
+}
+WATCH_PERIOD_S = 0.1
+SUCCESS = TransitionCallbackReturn.SUCCESS
+
+
+class HandNode(LifecycleNode):
+    """The node `handos`; `factory` builds the model, in the worker's thread."""
+
+    def __init__(self, factory: PerceptionFactory, **options: Any) -> None:
+        super().__init__('handos', **options)
+        self._factory = factory
+        self._statistics = Statistics()
+        self._stamps = StampGuard()
+        self._depths = DepthBuffer()
+        self._camera_info: Any = None
+        # While configured:
+        self._worker: Any = None
+        self._outputs: Any = None
+        self._processor: Any = None
+        # While active:
+        self._image_subscription: Any = None
+        self._flow: list[Any] = []  # every subscription
+        self._qos_mismatch = False
+        self._topology_sent = False
+        self.add_on_set_parameters_callback(self._check_parameters)
+        parameters.declare(self, message_type)
+        self._settings = parameters.read(self)
+        self._diagnostics = self.create_publisher(
+            message_type('diagnostic_msgs/msg/DiagnosticArray'),
+            '/diagnostics',
+            QoSProfile(depth=10),
+        )
+        self.create_timer(self._settings.diagnostics_period_s, self._publish_diagnostics)
+        self.create_timer(WATCH_PERIOD_S, self._watch)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the model cannot be loaded, while that is so."""
+        return self._worker.failure if self._worker else None
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            self._settings = parameters.read(self)
+        except ValueError as error:
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        self._depths = DepthBuffer()
+        self._outputs = HandPublishers(self, self._settings.marker_lifetime_s)
+        self._processor = FrameProcessor(self._settings, self._statistics, self._depths)
+        self._worker = Worker(
+            load=self._load,
+            process=self._processor,
+            publish=self._publish,
+            statistics=self._statistics,
+            watchdog_s=self._settings.watchdog_s,
+        )
+        return SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stamps = StampGuard()
+        self._topology_sent = False
+        topic, image_type = IMAGE_TYPES[self._settings.image_transport]
+        self._qos_mismatch = False
+        self._image_subscription = self._subscribe(topic, image_type, self._on_image)
+        self._flow = [
+            self._image_subscription,
+            self._subscribe('camera_info', 'sensor_msgs/msg/CameraInfo', self._on_camera_info),
+        ]
+        if self._settings.use_depth:
+            self._flow.append(self._subscribe('depth', 'sensor_msgs/msg/Image', self._depths.add))
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop_flow()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        return SUCCESS
+
+    def destroy_node(self) -> None:
+        self._release()
+        super().destroy_node()
+
+    def _load(self, report: Callable[[str], None]) -> Perception:
+        def report_and_log(text: str) -> None:
+            self.get_logger().info(text)
+            report(text)
+
+        perception = self._factory(self._settings, report_and_log)
+        self.get_logger().info(f'{perception.model} runs on {perception.backend}')
+        return perception
+
+    def _on_image(self, message: Any) -> None:
+        statistics = self._statistics
+        statistics.frame_received()
+        now_ns = self.get_clock().now().nanoseconds
+        stamp_ns = conversions.stamp_ns(message)
+        problem = self._stamps.problem(stamp_ns, now_ns)
+        if problem:
+            statistics.problem('input', problem)
+            statistics.frame_dropped('stamp refused')
+            self._processor.forget_tracks()
+        elif self._worker.state.state != 'ready':
+            statistics.frame_dropped(f'backend {self._worker.state.state}')
+        elif not self._outputs.anyone_listens():
+            statistics.frame_dropped('nobody subscribes')
+        else:
+            frame = Frame(message, self._camera_info, stamp_ns, time.monotonic())
+            self._worker.submit(frame)
+
+    def _on_camera_info(self, message: Any) -> None:
+        self._camera_info = message
+
+    def _publish(self, result: Result) -> None:
+        """Called by the worker's thread."""
+        started_s = time.monotonic()
+        self._outputs.publish(result, self._worker.backend)
+        now_ns = self.get_clock().now().nanoseconds
+        stages_s = {
+            **result.stages_s,
+            'publishing': time.monotonic() - started_s,
+            'receive to publish': time.monotonic() - result.received_at_s,
+            'age': (now_ns - conversions.stamp_ns(result)) / 1e9,
+        }
+        self._statistics.frame_processed(stages_s)
+
+    def _watch(self) -> None:
+        if self._worker is None:
+            return
+        self._worker.watch()
+        perception = self._worker.backend
+        if not self._flow or perception is None:
+            return
+        if not self._topology_sent:
+            self._outputs.publish_topology(perception)
+            self._topology_sent = True
+        silent = self._statistics.silence_s() > self._settings.stale_after_s
+        if silent and self._worker.idle:
+            lost = self._processor.lose_all()
+            if lost is not None:
+                self._outputs.publish(lost, perception)
+
+    def _publish_diagnostics(self) -> None:
+        statuses = diagnose(self._statistics, self._input_state(), self._backend_state())
+        self._diagnostics.publish(
+            statuses_to_message(
+                message_type, self.get_clock().now().to_msg(), self.get_name(), statuses
+            )
+        )
+
+    def _backend_state(self) -> BackendState:
+        """The worker's state; of a model that is ready, also what runs it now."""
+        if self._worker is None:
+            return BackendState('absent', 'unconfigured')
+        state: BackendState = self._worker.state
+        perception = self._worker.backend
+        if state.state == 'ready' and perception is not None:
+            return BackendState('ready', perception.backend)
+        return state
+
+    def _input_state(self) -> InputState:
+        _, wanted_type = IMAGE_TYPES[self._settings.image_transport]
+        topic, offered = 'image', []
+        if self._flow:
+            topic = self._image_subscription.topic_name
+            if self._statistics.silence_s() > self._settings.stale_after_s:
+                offered = self.get_publishers_info_by_topic(topic)
+        return InputState(
+            topic=topic,
+            active=bool(self._flow),
+            publishers=len(offered),
+            qos_mismatch=self._qos_mismatch,
+            offered_types=tuple(sorted({endpoint.topic_type for endpoint in offered})),
+            wanted_type=wanted_type,
+            stale_after_s=self._settings.stale_after_s,
+        )
+
+    def _subscribe(self, topic: str, type_name: str, callback: Callable[[Any], None]) -> Any:
+        on_lost = self._on_message_lost if callback == self._on_image else None
+        return self.create_subscription(
+            message_type(type_name),
+            topic,
+            callback,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=self._on_qos_mismatch, message_lost=on_lost
+            ),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def _on_qos_mismatch(self, event: Any) -> None:
+        self._qos_mismatch = True
+
+    def _on_message_lost(self, event: Any) -> None:
+        self._statistics.frames_lost(event.total_count_change)
+
+    def _check_parameters(self, changed: list[Parameter]) -> Any:
+        """Refuse values outside the limits, and changes that only configure would see."""
+        values = {parameter.name: parameter.value for parameter in changed}
+        problems = parameters.find_problems(values)
+        if self._worker is not None:
+            problems += [
+                f'{spec.name} is read when the node is configured: clean it up first'
+                for spec in parameters.PARAMETERS
+                if spec.name in values and not spec.live
+            ]
+        result = message_type('rcl_interfaces/msg/SetParametersResult')
+        return result(successful=not problems, reason='; '.join(problems))
+
+    def _stop_flow(self) -> None:
+        for subscription in self._flow:
+            self.destroy_subscription(subscription)
+        self._flow = []
+        self._camera_info = None
+        if self._worker is not None:
+            self._worker.clear()
+
+    def _release(self) -> None:
+        self._stop_flow()
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+
+
+def run(factory: PerceptionFactory, args: Sequence[str] | None = None) -> None:
+    """Spin the node until SIGINT or SIGTERM; `args` None takes the process's command line.
+
+    Raises UserError for parameters that are refused, or weights that cannot be loaded.
+    """
+    init(args=args)
+    try:
+        node = HandNode(factory)
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        try_shutdown()
+        raise UserError(str(error)) from error
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        autostart = node.get_parameter('autostart').value
+        if autostart and not (
+            node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+        ):
+            raise UserError('the node cannot be started: its log says why')
+        while ok():
+            executor.spin_once(timeout_sec=1.0)
+            if autostart and isinstance(node.failure, UserError):
+                raise node.failure
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        try_shutdown()

@@ -1,0 +1,116 @@
+"""The node's publishers; nothing is computed for a topic that nobody subscribes to."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from handos_model.draw import draw_hands
+from handos_model.types import TrackState
+from handos_ros.messages import conversions
+from handos_ros.messages.markers import HandMarkers
+from handos_ros.node.perception import Perception
+from handos_ros.node.processing import Result
+from handos_ros.runtime import DurabilityPolicy, QoSOverridingOptions, QoSProfile, message_type
+
+# output -> topic, type, depth
+TOPICS = {
+    'hands': ('~/hands', 'handos/msg/HandMeshArray', 10),
+    'markers': ('~/markers', 'visualization_msgs/msg/MarkerArray', 1),
+    'detections': ('~/detections', 'vision_msgs/msg/Detection2DArray', 1),
+    'overlay': ('~/overlay', 'sensor_msgs/msg/Image', 1),
+    'transforms': ('/tf', 'tf2_msgs/msg/TFMessage', 100),
+}
+TOPOLOGY = ('~/topology', 'handos/msg/HandTopology')
+
+
+class HandPublishers:
+    """Publishers of a configured node."""
+
+    def __init__(self, node: Any, marker_lifetime_s: float) -> None:
+        self._node = node
+        self._marker_lifetime_s = marker_lifetime_s
+        self._markers: HandMarkers | None = None
+        self._lock = threading.Lock()
+        self._publishers: dict[str, Any] = {}
+        overriding = QoSOverridingOptions.with_default_policies()
+        for name, (topic, type_name, depth) in TOPICS.items():
+            try:
+                message = message_type(type_name)
+            except (ModuleNotFoundError, KeyError):  # vision_msgs is not in every installation
+                node.get_logger().warning(f'{topic} is not published: {type_name} is missing')
+                continue
+            self._publishers[name] = node.create_lifecycle_publisher(
+                message, topic, QoSProfile(depth=depth), qos_overriding_options=overriding
+            )
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._topology = node.create_lifecycle_publisher(
+            message_type(TOPOLOGY[1]), TOPOLOGY[0], latched, qos_overriding_options=overriding
+        )
+
+    def anyone_listens(self) -> bool:
+        """Whether any output has a subscriber."""
+        return any(self._wanted(name) for name in self._publishers)
+
+    def publish_topology(self, perception: Perception) -> None:
+        self._topology.publish(
+            conversions.topology_to_message(
+                message_type,
+                perception.triangles,
+                model=perception.model,
+                template_hash=perception.template_hash,
+            )
+        )
+
+    def publish(self, result: Result, perception: Perception) -> None:
+        """Send a frame's hands on every topic that somebody subscribes to."""
+        header, hands = result.header, result.hands
+        seen = [hand for hand in hands if hand.state != TrackState.LOST]
+        with self._lock:
+            if self._wanted('hands'):
+                thetas = None
+                if self._parameter('publish_theta'):
+                    thetas = [perception.theta(hand) for hand in hands]
+                message = conversions.hands_to_message(
+                    message_type,
+                    header,
+                    hands,
+                    model=perception.model,
+                    template_hash=perception.template_hash,
+                    with_vertices=self._parameter('publish_vertices'),
+                    thetas=thetas,
+                )
+                self._send('hands', message)
+            if self._wanted('markers'):
+                stamp = (header.stamp.sec, header.stamp.nanosec)
+                self._markers = self._markers or HandMarkers(
+                    perception.triangles, self._marker_lifetime_s
+                )
+                self._send('markers', self._markers.serialize(stamp, header.frame_id, hands))
+            if self._wanted('transforms') and seen:
+                message = conversions.transforms_to_message(message_type, header, seen)
+                self._send('transforms', message)
+            if self._wanted('detections'):
+                message = conversions.detections_to_message(message_type, header, seen)
+                self._send('detections', message)
+            if self._wanted('overlay'):
+                drawn = draw_hands(result.image_rgb, seen, result.camera, perception.triangles)
+                message = conversions.rgb_to_image_message(message_type, header, drawn)
+                self._send('overlay', message)
+
+    def destroy(self) -> None:
+        for publisher in [*self._publishers.values(), self._topology]:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+
+    def _wanted(self, name: str) -> bool:
+        publisher = self._publishers.get(name)
+        if publisher is None or (name == 'transforms' and not self._parameter('publish_tf')):
+            return False
+        return bool(publisher.get_subscription_count())
+
+    def _send(self, name: str, message: Any) -> None:
+        self._publishers[name].publish(message)
+
+    def _parameter(self, name: str) -> Any:
+        return self._node.get_parameter(name).value

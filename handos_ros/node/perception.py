@@ -1,0 +1,90 @@
+"""What the node needs from the model, and how it is built from the node's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from handos_model.types import Camera, FloatArray, Hand, ImageArray
+from handos_ros.node.parameters import Settings
+
+
+class Perception(Protocol):
+    """Images to hands over time; one thread calls it."""
+
+    model: str  # name of the weights
+    template_hash: str
+    triangles: npt.NDArray[np.int64]  # [F,3]
+
+    @property
+    def backend(self) -> str:
+        """What runs the weights now, and why it was chosen; TensorRT takes over while serving."""
+        ...
+
+    def __call__(
+        self, image_rgb: ImageArray, camera: Camera, stamp_s: float, depth_m: FloatArray | None
+    ) -> list[Hand]:
+        """Hands of one image [H,W,3]; a lost one is said once with state LOST."""
+        ...
+
+    def theta(self, hand: Hand) -> FloatArray:
+        """MANO pose [48] of a hand, radians, fitted to its mesh."""
+        ...
+
+    def reset(self) -> None:
+        """Forget every track: the next image has nothing to do with the last one."""
+        ...
+
+
+# Builds a Perception; it may take minutes, and tells what it is doing through `report`.
+PerceptionFactory: TypeAlias = Callable[[Settings, Callable[[str], None]], Perception]
+
+
+class PipelinePerception:
+    """The network's pipeline, as the settings describe it."""
+
+    def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
+        from handos_model.backends.base import EngineOptions
+        from handos_model.hand.kinematics import PoseFitter
+        from handos_model.hand.model import HandModel
+        from handos_model.pipeline import HandPipeline, PipelineConfig
+        from handos_model.tracking.tracker import Tracker
+
+        report(f'loading {settings.model}')
+        hand_model = HandModel.embedded()
+        self._fitter = PoseFitter(hand_model)
+        self._tracker = Tracker() if settings.track else None
+        self._pipeline = HandPipeline(
+            settings.model,
+            settings.backend,
+            PipelineConfig(
+                score_threshold=settings.score_threshold,
+                max_hands=settings.max_hands,
+                hand_length_m=settings.hand_length_m or None,
+            ),
+            EngineOptions(max_hands=settings.max_hands),
+            hand_model,
+            self._tracker,
+        )
+        self.model = settings.model
+        self.template_hash = hand_model.template_hash
+        self.triangles = hand_model.faces
+
+    @property
+    def backend(self) -> str:
+        return f'{self._pipeline.backend} ({self._pipeline.backend_reason})'
+
+    def __call__(
+        self, image_rgb: ImageArray, camera: Camera, stamp_s: float, depth_m: FloatArray | None
+    ) -> list[Hand]:
+        return self._pipeline(image_rgb, camera, depth_m, stamp_s)
+
+    def theta(self, hand: Hand) -> FloatArray:
+        return self._fitter(hand.vertices_m, hand.is_left).theta.reshape(-1)
+
+    def reset(self) -> None:
+        if self._tracker is not None:
+            self._tracker.reset()

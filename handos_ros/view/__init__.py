@@ -1,0 +1,1 @@
+"""Hands as people look at them: in the browser and in recordings."""

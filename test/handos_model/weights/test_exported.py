@@ -1,0 +1,83 @@
+"""The manifest: what is refused, and in which words."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from handos_model.errors import UserError
+from handos_model.weights.exported import ExportedWeights, GraphFile, graph_file_name
+from handos_model.weights.store import sha256
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    graph = tmp_path / 'detector.onnx'
+    graph.write_bytes(b'graph')
+    (tmp_path / 'decoder_k2.onnx').write_bytes(b'decoder')
+    graphs = (
+        GraphFile('detector.onnx', sha256(graph), None, 'fp32', 'grid_sample', {'Conv': 3}),
+        GraphFile('decoder_k2.onnx', 'f' * 64, 2, 'fp32', 'grid_sample', {}),
+    )
+    exported = ExportedWeights(tmp_path, 'nano', 'Apache-2.0', 18, (480, 640), 'aa', '00', graphs)
+    (tmp_path / 'manifest.json').write_text(exported.to_json())
+    return tmp_path
+
+
+def test_round_trip(folder: Path) -> None:
+    exported = ExportedWeights.load(folder)
+    assert exported.input_size_hw == (480, 640)
+    assert exported.variants() == [('fp32', 'grid_sample')]
+    assert exported.hands('fp32', 'grid_sample') == [2]
+    assert exported.path(None, 'fp32', 'grid_sample') == folder / 'detector.onnx'
+    assert ExportedWeights.load(folder) == exported
+
+
+def test_changed_and_missing_graphs_are_refused(folder: Path) -> None:
+    exported = ExportedWeights.load(folder)
+    with pytest.raises(UserError, match='damaged or was changed'):
+        exported.path(2, 'fp32', 'grid_sample')
+    (folder / 'decoder_k2.onnx').unlink()
+    with pytest.raises(UserError, match='is missing'):
+        exported.path(2, 'fp32', 'grid_sample')
+    with pytest.raises(UserError, match=r'no decoder_k4_fp16_gather.onnx: export it .*gather'):
+        exported.path(4, 'fp16', 'gather')
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        ({'format': 99}, 'reads 1'),
+        ({'graphs': [{'nonsense': 1}]}, 'malformed'),
+        ({'surprise': 1}, 'malformed'),
+        (None, 'cannot be read'),
+    ],
+)
+def test_foreign_manifests_are_refused(
+    folder: Path, change: dict[str, object] | None, words: str
+) -> None:
+    path = folder / 'manifest.json'
+    text = '{' if change is None else json.dumps({**json.loads(path.read_text()), **change})
+    path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        ExportedWeights.load(folder)
+
+
+def test_a_graph_cannot_lie_outside_the_folder(folder: Path) -> None:
+    path = folder / 'manifest.json'
+    values = json.loads(path.read_text())
+    values['graphs'][0]['file'] = '../detector.onnx'
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match='missing'):
+        ExportedWeights.load(folder).path(None, 'fp32', 'grid_sample')
+
+
+def test_a_folder_that_is_no_export_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='handos export'):
+        ExportedWeights.load(tmp_path)
+
+
+def test_file_names() -> None:
+    assert graph_file_name(None, 'fp32', 'grid_sample') == 'detector.onnx'
+    assert graph_file_name(4, 'fp32', 'grid_sample') == 'decoder_k4.onnx'
+    assert graph_file_name(1, 'fp16', 'plugin') == 'decoder_k1_fp16_plugin.onnx'

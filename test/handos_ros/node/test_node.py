@@ -1,0 +1,499 @@
+"""The node with a fake model: what goes in and out, and everything that can go wrong."""
+
+import array
+import gc
+import threading
+import time
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+from fakes import FakePerception, make_hand, sleeping
+from rig import HEIGHT, WIDTH, Rig
+
+from handos_model.errors import UserError
+from handos_model.types import TrackState
+
+NANOSECONDS = 10**9
+
+
+@pytest.fixture
+def rigs(ros):
+    """Makes rigs, and closes them at the end."""
+    made = []
+
+    def make(*args, **options) -> Rig:
+        made.append(Rig(ros, *args, **options))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.close()
+
+
+@pytest.fixture
+def rig(rigs):
+    return rigs()
+
+
+def stamp_of(message) -> int:
+    return message.header.stamp.sec * NANOSECONDS + message.header.stamp.nanosec
+
+
+def test_hands_carry_the_images_stamp_and_frame(rig):
+    stamp_ns = rig.send()
+    rig.spin_until(lambda: rig.outputs['hands'])
+    message = rig.outputs['hands'][0]
+    assert stamp_of(message) == stamp_ns and message.header.frame_id == 'camera_optical'
+    assert [stamp_of(hand) for hand in message.hands] == [stamp_ns, stamp_ns]
+    assert len(message.hands[0].vertices_m) == 778 * 3
+    assert message.template_hash == 'abc'
+
+
+def test_an_empty_image_gives_an_empty_array(rig):
+    rig.perception.hands = []
+    assert list(rig.send_and_wait().hands) == []
+
+
+def test_topology_is_latched_for_a_late_joiner(rigs):
+    rig = rigs(listen=('hands',))
+    rig.send_and_wait()
+    rig.spin_for(0.3)
+    rig.listen('topology', '/handos/topology', 'handos/msg/HandTopology')
+    rig.spin_until(lambda: rig.outputs['topology'])
+    topology = rig.outputs['topology'][0]
+    assert len(topology.triangles) == 1538 * 3 and topology.template_hash == 'abc'
+
+
+def test_every_output(rigs):
+    rig = rigs(listen=('hands', 'markers', 'detections', 'overlay', 'tf'))
+    rig.spin_until(
+        lambda: all(rig.node._outputs._wanted(name) for name in rig.node._outputs._publishers)
+    )
+    rig.send_and_wait()
+    names = ('markers', 'detections', 'overlay', 'tf')
+    rig.spin_until(lambda: all(rig.outputs[name] for name in names))
+    assert len(rig.outputs['markers'][0].markers) == 7
+    assert len(rig.outputs['detections'][0].detections) == 2
+    overlay = rig.outputs['overlay'][0]
+    assert np.any(np.asarray(overlay.data))  # the image sent is black
+    assert (overlay.width, overlay.height, overlay.encoding) == (WIDTH, HEIGHT, 'rgb8')
+    frames = [t.child_frame_id for t in rig.outputs['tf'][0].transforms]
+    assert frames == ['camera_optical/hand_0', 'camera_optical/hand_1']
+
+
+def test_nothing_is_computed_when_nobody_listens(rigs):
+    rig = rigs(listen=())
+    rig.send()
+    rig.spin_until(lambda: rig.statistics.dropped['nobody subscribes'] == 1)
+    assert rig.perception.calls == 0
+
+
+def test_live_parameters_act_at_once_and_others_are_refused(rig, ros):
+    rig.send_and_wait()
+    results = rig.node.set_parameters([ros.Parameter('publish_vertices', value=False)])
+    assert results[0].successful
+    assert len(rig.send_and_wait().hands[0].vertices_m) == 0
+    result = rig.node.set_parameters([ros.Parameter('max_hands', value=2)])[0]
+    assert not result.successful and 'clean it up first' in result.reason
+    assert rig.node.get_parameter('max_hands').value == 4
+
+
+def test_the_mano_pose_is_published_when_asked_for(rig, ros):
+    assert len(rig.send_and_wait().hands[0].theta) == 0
+    rig.node.set_parameters([ros.Parameter('publish_theta', value=True)])
+    assert np.allclose(rig.send_and_wait().hands[0].theta, np.arange(48) / 10)
+
+
+def test_a_bad_parameter_stops_the_node_from_being_made(ros):
+    with pytest.raises((ros.InvalidParameterValueException, ros.InvalidParameterTypeException)):
+        Rig(ros, score_threshold=7.0, start=False)
+
+
+def test_compressed_images(rigs):
+    rig = rigs(image_transport='compressed')
+    raw = cv2.imencode('.jpg', np.zeros((30, 40, 3), np.uint8))[1].tobytes()
+    message = rig.image_type(format='jpeg', data=array.array('B', raw))
+    message.header.stamp.sec = 5
+    rig.image.publish(message)
+    rig.spin_until(lambda: rig.outputs['hands'])
+    assert rig.perception.shapes[0] == (30, 40, 3)
+
+
+def test_the_cameras_calibration_is_used(rig):
+    rig.send_info()
+    rig.spin_for(0.2)
+    rig.send_and_wait()
+    assert rig.perception.cameras[-1].calibrated
+    assert rig.perception.cameras[-1].matrix_px[0, 0] == 50
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        (None, 'no camera_info'),
+        ({'k': np.zeros(9)}, 'not calibrated'),
+        ({'k': np.full(9, np.nan)}, 'not calibrated'),
+        ({'width': 640, 'height': 480}, 'camera_info is for 640x480'),
+    ],
+)
+def test_a_missing_calibration_is_said_and_the_hands_come(rig, changes, words):
+    if changes is not None:
+        rig.send_info(**changes)
+        rig.spin_for(0.2)
+    rig.send_and_wait()
+    assert not rig.perception.cameras[-1].calibrated
+    assert words in rig.wait_for_status('calibration', words).message
+
+
+def test_depth_of_the_same_stamp_is_used(rigs):
+    rig = rigs(use_depth=True)
+    image_type = rig.ros.message_type('sensor_msgs/msg/Image')
+    depth = rig.probe.create_publisher(image_type, 'depth', rig.ros.QoSProfile(depth=5))
+    rig.spin_until(lambda: depth.get_subscription_count() == 1)
+    now_ns = time.time_ns()
+    for offset_s, value in ((-1.0, 1), (0.005, 2), (1.0, 3)):
+        pixels = array.array('B', np.full(WIDTH * HEIGHT, value * 1000, np.uint16).tobytes())
+        message = image_type(
+            width=WIDTH, height=HEIGHT, step=WIDTH * 2, encoding='16UC1', data=pixels
+        )
+        stamp_ns = now_ns + int(offset_s * 1e9)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, NANOSECONDS)
+        depth.publish(message)
+        rig.spin_for(0.05)
+    rig.send_and_wait(stamp_ns=now_ns)
+    assert np.all(rig.perception.depths[-1] == 2.0)
+
+
+def test_depth_that_does_not_fit_is_said(rigs):
+    rig = rigs(use_depth=True)
+    rig.send_and_wait()
+    assert rig.perception.depths[-1] is None
+    rig.wait_for_status('depth', 'no depth image has the stamp')
+    image_type = rig.ros.message_type('sensor_msgs/msg/Image')
+    depth = rig.probe.create_publisher(image_type, 'depth', rig.ros.QoSProfile(depth=5))
+    rig.spin_until(lambda: depth.get_subscription_count() == 1)
+    stamp_ns = time.time_ns()
+    pixels = array.array('B', bytes(8))
+    message = image_type(width=2, height=2, step=4, encoding='16UC1', data=pixels)
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, NANOSECONDS)
+    depth.publish(message)
+    rig.spin_for(0.1)
+    rig.send_and_wait(stamp_ns=stamp_ns)
+    assert rig.perception.depths[-1] is None
+    rig.wait_for_status('depth', 'depth is 2x2')
+
+
+BAD_IMAGES = {
+    'step too small': ({'step': 5}, 'step is 5'),
+    'step too large': ({'step': WIDTH * 3 + 1}, 'data has'),
+    'data short': ({'data': array.array('B', bytes(30))}, 'data has 30'),
+    'data long': ({'data': array.array('B', bytes(WIDTH * HEIGHT * 3 + 1))}, 'data has'),
+    'data empty': ({'data': array.array('B')}, 'data has 0'),
+    'no size': ({'width': 0, 'height': 0}, 'empty image'),
+    'huge': ({'width': 10_000, 'height': 10_000, 'step': 30_000}, 'above the limit'),
+    'unknown encoding': ({'encoding': 'h264'}, "'h264' is not supported"),
+    'big endian of the wrong length': (
+        {'encoding': 'mono16', 'is_bigendian': 1, 'step': WIDTH * 2},
+        'data has',
+    ),
+    'stamp zero': ({'stamp_ns': 0}, 'stamp is zero'),
+    'stamp in the future': ({'stamp_ns': 2_000_000_000 * NANOSECONDS}, 'in the future'),
+}
+
+
+@pytest.mark.parametrize('name', BAD_IMAGES)
+def test_a_bad_image_is_dropped_named_and_survived(rig, name):
+    changes, words = BAD_IMAGES[name]
+    rig.send_and_wait()
+    rig.send(**changes)
+    status = rig.wait_for_status('image', words)
+    assert status.message.startswith('rejected') and status.level == type(status).ERROR
+    good = rig.send_and_wait()
+    assert len(good.hands) == 2
+    assert len(rig.outputs['hands']) == 2
+    rig.spin_until(rig.accounted)
+
+
+def test_diagnostics_come_at_least_every_second(rig):
+    assert 0 < rig.node.get_parameter('diagnostics_period_s').value <= 1.0
+    before = len(rig.outputs['diagnostics'])
+    rig.spin_for(1.2)
+    assert len(rig.outputs['diagnostics']) > before
+
+
+def test_a_stamp_that_comes_again_or_goes_back(rig):
+    stamp_ns = stamp_of(rig.send_and_wait())
+    rig.send(stamp_ns=stamp_ns)
+    rig.wait_for_status('image', 'that of the last image')
+    rig.send(stamp_ns=stamp_ns - 60 * NANOSECONDS)
+    rig.wait_for_status('image', 'went back by 60.000 s')
+    resets = rig.perception.resets
+    good = rig.send_and_wait(stamp_ns=stamp_ns - 59 * NANOSECONDS)
+    assert stamp_of(good) == stamp_ns - 59 * NANOSECONDS
+    assert rig.perception.resets == resets + 1
+    rig.spin_until(rig.accounted)
+
+
+@pytest.mark.parametrize('kind', ['truncated', 'bomb', 'text'])
+def test_a_bad_file_is_dropped_named_and_survived(rigs, kind):
+    rig = rigs(image_transport='compressed')
+    good = cv2.imencode('.jpg', np.zeros((30, 40, 3), np.uint8))[1].tobytes()
+    bomb = bytearray(good)
+    at = bomb.index(b'\xff\xc0')
+    bomb[at + 5 : at + 9] = b'\xff\xff\xff\xff'
+    raw, words = {
+        'truncated': (good[:-20], 'cut off'),
+        'bomb': (bytes(bomb), 'above the limit'),
+        'text': (b'no image', 'neither JPEG nor PNG'),
+    }[kind]
+    for stamp, data in ((5, raw), (6, good)):
+        message = rig.image_type(format='jpeg', data=array.array('B', data))
+        message.header.stamp.sec = stamp
+        rig.image.publish(message)
+        if data is raw:
+            rig.wait_for_status('image', words)
+    rig.spin_until(lambda: rig.outputs['hands'])
+    assert rig.outputs['hands'][0].header.stamp.sec == 6
+
+
+def test_a_backend_that_raises_is_named_and_survived(rig):
+    def fail():
+        raise RuntimeError('out of memory')
+
+    rig.send_and_wait()
+    rig.perception.before = fail
+    rig.send()
+    rig.wait_for_status('backend', 'out of memory')
+    rig.perception.before = lambda: None
+    assert len(rig.send_and_wait().hands) == 2
+    assert rig.statistics.dropped['backend failed'] == 1
+    rig.spin_until(rig.accounted)
+
+
+def test_a_backend_that_keeps_failing_is_built_anew(rigs):
+    built = []
+
+    def factory(settings, report):
+        broken = FakePerception(before=lambda: 1 / 0)
+        built.append(FakePerception() if built else broken)
+        return built[-1]
+
+    rig = rigs(factory=factory)
+    for _ in range(20):
+        rig.send()
+        rig.spin_for(0.05)
+        if len(built) == 2:
+            break
+    rig.spin_until(lambda: rig.node._worker.state.state == 'ready')
+    assert len(rig.send_and_wait().hands) == 2 and len(built) == 2
+
+
+def test_a_backend_that_hangs_is_replaced(rigs):
+    release = threading.Event()
+    built = []
+
+    def factory(settings, report):
+        hangs = not built
+        before = (lambda: release.wait(30)) if hangs else (lambda: None)
+        built.append(FakePerception(before=before))
+        return built[-1]
+
+    rig = rigs(factory=factory, watchdog_s=0.3)
+    rig.send()
+    status = rig.wait_for_status('backend', 'more than 0.3 s')
+    assert status.level == type(status).ERROR
+    rig.spin_until(lambda: rig.node._worker.state.state == 'ready' and len(built) == 2)
+    after = rig.send_and_wait()
+    release.set()  # what the old one returns now is thrown away
+    rig.spin_for(0.3)
+    assert rig.outputs['hands'] == [after] and rig.statistics.dropped['backend hung'] == 1
+    rig.spin_until(rig.accounted)
+
+
+def test_the_default_watchdog_is_two_seconds(rig):
+    assert rig.node.get_parameter('watchdog_s').value == 2.0
+
+
+def test_numbers_that_are_none_never_leave_the_node(rig):
+    bad = make_hand(1, 'left', joints_m=np.full((21, 3), np.nan))
+    rig.perception.hands = [make_hand(0), bad]
+    message = rig.send_and_wait()
+    assert [hand.id for hand in message.hands] == [0]
+    rig.wait_for_status('backend', 'NaN')
+
+
+def test_ids_are_never_used_again_after_a_new_backend(rigs):
+    def factory(settings, report):
+        return FakePerception(before=fail_when_told)
+
+    failing = threading.Event()
+
+    def fail_when_told():
+        if failing.is_set():
+            raise RuntimeError
+
+    rig = rigs(factory=factory)
+    assert {hand.id for hand in rig.send_and_wait().hands} == {0, 1}
+    failing.set()
+    first = rig.node._worker.backend
+    while rig.node._worker.backend is first:
+        rig.send()
+        rig.spin_for(0.05)
+    failing.clear()
+    hands = rig.send_and_wait().hands
+    new = {hand.id for hand in hands if hand.state == TrackState.TRACKED}
+    lost = {hand.id for hand in hands if hand.state == TrackState.LOST}
+    assert new == {2, 3} and lost == {0, 1}
+
+
+def test_hands_that_vanish_are_said_lost_once(rig):
+    rig.send_and_wait()
+    rig.perception.hands = [make_hand(0)]
+    states = {hand.id: hand.state for hand in rig.send_and_wait().hands}
+    assert states == {0: TrackState.TRACKED, 1: TrackState.LOST}
+    assert [hand.id for hand in rig.send_and_wait().hands] == [0]
+
+
+def test_a_camera_that_stops_and_returns(rigs):
+    rig = rigs(stale_after_s=0.3, diagnostics_period_s=0.1)
+    stamp_ns = stamp_of(rig.send_and_wait())
+    rig.spin_until(lambda: len(rig.outputs['hands']) == 2)
+    lost = rig.outputs['hands'][1]
+    assert [hand.state for hand in lost.hands] == [TrackState.LOST] * 2
+    assert stamp_of(lost) == stamp_ns
+    rig.wait_for_status('image', 'the camera has stopped')
+    rig.spin_for(0.5)
+    assert len(rig.outputs['hands']) == 2  # lost hands are said once
+    back = rig.send_and_wait()
+    assert [hand.state for hand in back.hands] == [TrackState.TRACKED] * 2
+    rig.wait_for_status('image', 'images arrive')
+
+
+def test_why_nothing_arrives_is_found_in_the_graph(rigs):
+    rig = rigs(image_transport='raw')
+    silent = rig.wait_for_status('image', 'has a publisher but no image')
+    assert silent.message.startswith('waiting')
+    rig.probe.destroy_publisher(rig.image)
+    absent = rig.wait_for_status('image', 'nobody publishes /image')
+    assert absent.message.startswith('waiting')
+
+
+def test_a_qos_that_does_not_match_is_named(rigs, ros):
+    override = 'qos_overrides./image.subscription.reliability'
+    rig = rigs(start=False, **{override: 'reliable'})
+    rig.probe.destroy_publisher(rig.image)
+    best_effort = ros.QoSProfile(depth=1, reliability=ros.ReliabilityPolicy.BEST_EFFORT)
+    rig.image = rig.probe.create_publisher(rig.image_type, 'image', best_effort)
+    rig.node.trigger_configure()
+    rig.node.trigger_activate()
+    status = rig.wait_for_status('image', override)
+    assert 'offers a QoS that does not match' in status.message
+
+
+def test_overload_drops_frames_and_keeps_them_young(rigs):
+    service_s = 0.08
+    rig = rigs(FakePerception(before=sleeping(service_s)))
+    sent = 60
+    for _ in range(sent):
+        rig.send()
+        rig.spin_for(service_s / 4)
+    rig.spin_until(rig.accounted)
+    dropped = rig.statistics.dropped['a newer image came']
+    assert rig.statistics.received == sent and dropped > sent / 2
+    waits_s = rig.statistics._stages_s['waiting']
+    services_s = rig.statistics._stages_s['inferring']
+    # A frame waits for at most the one that is being processed: age <= 2 service times.
+    assert max(waits_s) <= max(services_s) + 0.05
+    assert len(rig.outputs['hands']) == rig.statistics.processed
+
+
+def test_loading_is_reported_and_does_not_block(rigs):
+    release = threading.Event()
+
+    def factory(settings, report):
+        report('building an engine')
+        release.wait(60)
+        return FakePerception()
+
+    rig = rigs(factory=factory, start=False)
+    rig.node.trigger_configure()
+    rig.node.trigger_activate()
+    rig.wait_for_status('backend', 'loading: building an engine')
+    rig.spin_until(rig.connected)
+    rig.send()
+    rig.spin_until(lambda: rig.statistics.dropped['backend loading'] == 1)
+    release.set()
+    rig.spin_until(lambda: rig.node._worker.state.state == 'ready')
+    assert len(rig.send_and_wait().hands) == 2
+    rig.spin_until(rig.accounted)
+
+
+def test_weights_that_cannot_be_loaded_are_named(rigs):
+    def factory(settings, report):
+        raise UserError('no weights at nowhere')
+
+    rig = rigs(factory=factory)
+    status = rig.wait_for_status('backend', 'failed: no weights at nowhere')
+    assert status.level == type(status).ERROR and isinstance(rig.node.failure, UserError)
+
+
+def test_several_cameras_by_namespace(ros):
+    from handos_ros.node.hand_node import HandNode
+
+    nodes = [
+        HandNode(lambda settings, report: FakePerception(), namespace=name)
+        for name in ('left', 'right')
+    ]
+    assert [node.resolve_topic_name('image') for node in nodes] == ['/left/image', '/right/image']
+    assert nodes[0].resolve_topic_name('~/hands') == '/left/handos/hands'
+    for node in nodes:
+        node.destroy_node()
+
+
+def cycle(rig, times):
+    success = rig.ros.TransitionCallbackReturn.SUCCESS
+    for _ in range(times):
+        for name in ('configure', 'activate', 'deactivate', 'cleanup'):
+            assert getattr(rig.node, f'trigger_{name}')() == success
+        rig.executor.spin_once(timeout_sec=0)
+
+
+def resources() -> tuple[int, int, int]:
+    gc.collect()
+    process = psutil.Process()
+    return process.num_threads(), process.num_fds(), process.memory_info().rss
+
+
+def check_cycles(rig, times):
+    cycle(rig, 20)
+    threads, files, memory = resources()
+    cycle(rig, times)
+    threads_after, files_after, memory_after = resources()
+    assert threads_after <= threads and files_after <= files
+    assert memory_after - memory < 1e6 + 2e3 * times  # bytes; one publisher is more than 2e3
+    rig.start()
+    assert len(rig.send_and_wait().hands) == 2
+
+
+def test_lifecycle_cycles_leave_nothing_behind(rigs):
+    check_cycles(rigs(start=False), 50)
+
+
+@pytest.mark.long
+def test_a_thousand_lifecycle_cycles_leave_nothing_behind(rigs):
+    check_cycles(rigs(start=False), 1000)
+
+
+def test_deactivate_stops_the_flow_and_activate_starts_it_again(rig):
+    rig.send_and_wait()
+    rig.node.trigger_deactivate()
+    rig.spin_until(lambda: rig.image.get_subscription_count() == 0)
+    rig.send()
+    rig.spin_for(0.3)
+    assert rig.perception.calls == 1
+    rig.wait_for_status('image', 'inactive')
+    rig.node.trigger_activate()
+    rig.spin_until(rig.connected)
+    assert len(rig.send_and_wait().hands) == 2

@@ -1,0 +1,1 @@
+"""How good it is: official protocols, and a look during training."""

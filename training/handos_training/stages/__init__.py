@@ -1,0 +1,1 @@
+"""What is trained: stages, losses and targets."""

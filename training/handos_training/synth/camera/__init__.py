@@ -1,0 +1,1 @@
+"""From linear light to the picture that a camera stores."""

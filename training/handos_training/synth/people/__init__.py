@@ -1,0 +1,1 @@
+"""People who are drawn: arms, bodies, poses, clothes."""

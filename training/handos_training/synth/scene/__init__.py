@@ -1,0 +1,1 @@
+"""What stands before a camera, as triangles and as labels."""

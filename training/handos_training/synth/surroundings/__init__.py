@@ -1,0 +1,1 @@
+"""What is behind people and what lights them."""
