@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from handos_model.backends.arithmetic import fastest_on_cpu
 from handos_model.backends.base import (
     Array,
     Engine,
@@ -18,7 +19,7 @@ from handos_model.backends.base import (
 )
 from handos_model.backends.choice import usable_cores
 from handos_model.errors import UserError
-from handos_model.weights.exported import ExportedWeights
+from handos_model.weights.exported import ExportedWeights, Precision
 
 _DTYPES = {
     'tensor(float)': np.float32,
@@ -103,9 +104,8 @@ def session_options(threads: int | None) -> Any:
 def open_with_provider(weights: Path, options: EngineOptions, device: str) -> Engine:
     """The graphs of an exported folder on 'cpu' or 'cuda'."""
     exported = ExportedWeights.load(weights)
-    precision, sampling = choose_variant(
-        exported, options, prefer='fp16' if device == 'cuda' else 'fp32'
-    )
+    prefer: Precision = 'fp16' if device == 'cuda' else fastest_on_cpu(exported)
+    precision, sampling = choose_variant(exported, options, prefer)
     settings = session_options(options.threads)
     on_device = ('features',) if device == 'cuda' else ()
     detector = OnnxGraph(exported.path(None, precision, sampling), settings, device, on_device)

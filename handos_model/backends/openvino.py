@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from handos_model.backends.arithmetic import fastest_on_cpu
 from handos_model.backends.base import (
     Array,
     Engine,
@@ -73,7 +74,7 @@ def open_engine(weights: Path, options: EngineOptions) -> Engine:
     exported = ExportedWeights.load(weights)
     hint = 'bf16' if options.precision == 'bf16' else 'f32'
     in_file = replace(options, precision='fp32' if hint == 'bf16' else options.precision)
-    precision, sampling = choose_variant(exported, in_file, prefer='fp32')
+    precision, sampling = choose_variant(exported, in_file, fastest_on_cpu(exported))
     settings: dict[str, Any] = {
         'PERFORMANCE_HINT': 'LATENCY',
         'INFERENCE_NUM_THREADS': options.threads or usable_cores(),

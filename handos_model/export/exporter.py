@@ -76,6 +76,8 @@ class ExportConfig:
             ('sampling', self.samplings, get_args(GraphSampling)),
             ('storage', (self.storage,), get_args(Storage)),
         ):
+            if 'int8' in given:
+                raise UserError('8 bits need pictures to measure on: export, then handos-quantise')
             if not given or set(given) - set(known):
                 raise UserError(f'{name} {", ".join(given) or "(none)"}: give {", ".join(known)}')
         if not self.hands or min(self.hands) < 1 or max(self.hands) > 32:

@@ -22,6 +22,9 @@ from handos_model.network.lean.attention import LeanSelfAttention
 from handos_model.types import NUM_JOINTS, NUM_VERTICES, ROOT_JOINT
 
 J = NUM_JOINTS
+# What stands beside each cell's features for the bias: about their size, so that one scale of 8
+# bits fits both. A power of two: the bias over it is exact.
+UNIT = 4.0
 HIDDEN = -1e4  # a logit of attention that is none; float16 holds it
 
 
@@ -81,7 +84,7 @@ class LeanDecoder(nn.Module):
         plain: Any = self.plain
         config, K = plain.config, boxes_cxcywh.shape[0]
         centre, size = boxes_cxcywh[:, None, :2], boxes_cxcywh[:, None, 2:].clamp_min(1e-3)
-        cells = self.atlas.spread(F.pad(features[0], (0, 1), value=1.0))
+        cells = self.atlas.spread(F.pad(features[0], (0, 1), value=UNIT))
         if config.queries == 'unified':
             instance = plain.unified.expand(K, -1)
         else:
@@ -155,7 +158,7 @@ class LeanLayer(nn.Module):
     placed: Tensor  # [T,d] or [d]: what sizes and biases add to the position's hidden layer
     place_weight: Tensor  # [d,2]
     reach: Tensor  # [T,columns]: sampling offsets to places relative to the hand's box
-    value_weight: Tensor  # [d,C+1], its last column the bias
+    value_weight: Tensor  # [d,C+1], its last column the bias over UNIT
 
     def __init__(
         self,
@@ -177,7 +180,8 @@ class LeanLayer(nn.Module):
         d, points = decoder.config.dim, decoder.config.points
         reach = (sizes * (0.5 / points)).repeat(1, atlas.columns // 2)
         rows = slice(index * d, (index + 1) * d)
-        value = torch.cat([decoder.values.weight[rows], decoder.values.bias[rows, None]], dim=1)
+        bias = decoder.values.bias[rows, None] / UNIT
+        value = torch.cat([decoder.values.weight[rows], bias], dim=1)
         for name, buffer in (
             ('placed', sizes @ first.weight[:, 2:].T + first.bias),
             ('place_weight', first.weight[:, :2]),
