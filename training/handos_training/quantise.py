@@ -25,6 +25,7 @@ from rich.progress import track
 from handos_model.backends.base import Array, EngineOptions
 from handos_model.backends.choice import why_unavailable
 from handos_model.errors import UserError
+from handos_model.export.half_storage import store_half
 from handos_model.export.quantisation import observed_ranges, quantised
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.preprocess import Letterbox
@@ -145,6 +146,8 @@ def _write_graphs(
         if hands is not None:
             feeds = list(_decoder_inputs(found, hands))
         small = quantised(model, observed_ranges(model, feeds, folder))
+        if exported.storage == 'fp16':
+            small = store_half(small)
         file = folder / graph_file_name(hands, 'int8', 'grid_sample')
         onnx.save(small, file)
         operators = Counter(node.op_type for node in small.graph.node)
