@@ -29,6 +29,7 @@ def doctor(
     """Check this machine; exits with 1 where something needs mending."""
     machine = describe_machine()
     print(f'machine   {machine["processor"]}, {machine["cores"]} cores; GPU: {machine["gpu"]}')
+    print(f'threads   {machine["cores"]} for a CPU backend: the cores that this process may use')
     print(f'python    {machine["python"]}, {machine["platform"]}')
     for package, version in machine['versions'].items():
         print(f'          {package} {version}')
