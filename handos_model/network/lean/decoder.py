@@ -114,7 +114,10 @@ class LeanDecoder(nn.Module):
                 head = plain.mesh_heads[i - config.layers_2d]
                 step = head.residual(rows[:, J:-1].flatten(0, 1))
                 residual = step if residual is None else residual + step
-        visibility = plain.joint_heads[-1].visibility(joint_tokens).view(K, J).sigmoid()
+        # Weights on the left: a product of one column is slow.
+        seen = plain.joint_heads[-1].visibility
+        visibility = torch.addmm(seen.bias[:, None], seen.weight, joint_tokens.t())
+        visibility = visibility.view(K, J).sigmoid()
         joints_2d = places * size + centre
         mesh, translation = self._mesh(
             joint_tokens.view(K, J, -1), rows[:, -1], residual, joints_2d, depths_m, size
