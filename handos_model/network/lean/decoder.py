@@ -46,7 +46,6 @@ class LeanDecoder(nn.Module):
     ) -> None:
         super().__init__()
         config, self.plain = decoder.config, decoder
-        self.levels = len(shapes)
         self.atlas = Atlas(shapes, config.heads, config.points)
         self.maps = LeanMaps(decoder.joint_maps, shapes[0]) if decoder.joint_maps else None
         lifting: Any = decoder.lifting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from handos_model.network.graphs import DecoderGraph, DetectorGraph
+from handos_model.network.graphs import DecoderGraph, DetectorGraph, detector_outputs
 from handos_model.network.handos import HandOS
 from handos_model.network.lean.decoder import LeanDecoder
 from handos_model.network.lean.dfine import LeanDFine, why_not_lean
@@ -19,10 +19,9 @@ class LeanDetectorGraph(nn.Module):
         self.detector = LeanDFine(network.detector, shapes)  # type: ignore[arg-type]
         self.side_tuning = network.side_tuning
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         found = self.detector(image.float().permute(0, 3, 1, 2))
-        features = self.side_tuning(found)
-        return features, found.instance_queries, found.boxes_cxcywh, found.scores
+        return detector_outputs(found, self.side_tuning(found))
 
 
 @torch.no_grad()
