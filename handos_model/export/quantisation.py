@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,6 @@ import onnx
 from onnx import helper, numpy_helper
 
 from handos_model.backends.base import Array
-
-Ranges: TypeAlias = dict[str, tuple[float, float]]
 
 _MOVES = {'Concat', 'Resize', 'Split'}  # their outputs have the scale of their inputs
 _CLIPS = {'Relu', 'Clip'}
@@ -31,17 +29,27 @@ _OUTLIERS = 1e-4  # share of values at either end that may saturate
 
 
 @dataclass(frozen=True)
+class Observed:
+    """What values a tensor took."""
+
+    low: float
+    high: float
+    channel_means: npt.NDArray[np.float64]  # [C] of [1,C,...]
+
+
+@dataclass(frozen=True)
 class _Plan:
     """What is to be quantised."""
 
     nodes: dict[int, onnx.NodeProto]  # by their place in the graph
     tensors: dict[str, str]  # quantised values, each with the one whose scale it shares
+    clipped: set[str]  # values whose own range does what a Relu or Clip did
 
 
-def observed_ranges(
+def observe(
     model: onnx.ModelProto, feeds: Iterable[Mapping[str, Array]], folder: Path
-) -> Ranges:
-    """Range of every value that `quantised` rounds, over the inputs `feeds`.
+) -> dict[str, Observed]:
+    """Every value that `quantised` rounds, over the inputs `feeds`.
 
     `folder` is for a temporary file.
     """
@@ -62,24 +70,34 @@ def observed_ranges(
     session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
     path.unlink()
     seen: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in names}
+    means: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in names}
     random = np.random.default_rng(0)
     for feed in feeds:
         for name, value in zip(names, session.run(names, dict(feed)), strict=True):
             flat = value.ravel()
             seen[name].append(flat[random.integers(0, flat.size, _SAMPLES_AN_IMAGE)])
-    return {name: _range(np.concatenate(values)) for name, values in seen.items()}
+            means[name].append(value[0].reshape(value.shape[1], -1).mean(1, dtype=np.float64))
+    return {
+        name: Observed(*_range(np.concatenate(seen[name])), np.mean(means[name], axis=0))
+        for name in names
+    }
 
 
-def quantised(model: onnx.ModelProto, ranges: Ranges) -> onnx.ModelProto:
+def quantised(model: onnx.ModelProto, observed: Mapping[str, Observed]) -> onnx.ModelProto:
     """A copy of `model` with 8-bit convolutions in it, as the module says."""
     model = _prepared(model)
     plan = _plan(model)
-    shared: Ranges = {}
+    own = {name: (observed[name].low, observed[name].high) for name in plan.tensors}
+    shared: dict[str, tuple[float, float]] = {}
     for name, group in plan.tensors.items():
-        low, high = ranges[name]
-        known = shared.get(group, (0.0, 0.0))
-        shared[group] = (min(low, known[0]), max(high, known[1]))
-    writer = _Writer(model, {name: shared[group] for name, group in plan.tensors.items()})
+        low, high = shared.get(group, (0.0, 0.0))
+        shared[group] = (min(low, own[name][0]), max(high, own[name][1]))
+    of_values = {
+        name: own[name] if name in plan.clipped else shared[group]
+        for name, group in plan.tensors.items()
+    }
+    means = {name: observed[name].channel_means for name in plan.tensors}
+    writer = _Writer(model, of_values, means)
     for index, node in enumerate(model.graph.node):
         writer.add(node, index in plan.nodes)
     result = writer.finish()
@@ -195,6 +213,7 @@ def _plan(model: onnx.ModelProto) -> _Plan:
             reading.setdefault(name, []).append(node)
     nodes: dict[int, onnx.NodeProto] = {}
     rounded: set[str] = set()  # outputs of quantised nodes
+    clipped: set[str] = set()
     group: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -209,13 +228,14 @@ def _plan(model: onnx.ModelProto) -> _Plan:
             root(node.input[0])
             clip = reading.get(node.output[0], [])
             if len(clip) == 1 and clip[0].op_type in _CLIPS and readers[node.output[0]] == 1:
-                rounded.add(clip[0].output[0])
+                clipped.add(clip[0].output[0])
                 root(clip[0].output[0])
             else:
                 rounded.add(node.output[0])
                 root(node.output[0])
-        elif node.op_type in _CLIPS and node.output[0] in rounded:
+        elif node.op_type in _CLIPS and node.output[0] in clipped:
             nodes[index] = node
+            rounded.add(node.output[0])
         elif node.op_type == 'Add' and len(values) == 2 and set(values) <= rounded:
             nodes[index] = node
             rounded.add(node.output[0])
@@ -228,7 +248,7 @@ def _plan(model: onnx.ModelProto) -> _Plan:
             rounded |= set(node.output)
             for name in used[1:]:
                 group[root(name)] = root(used[0])
-    return _Plan(nodes, {name: root(name) for name in list(group)})
+    return _Plan(nodes, {name: root(name) for name in list(group)}, clipped)
 
 
 def _leads_to_convolution(node: onnx.NodeProto, reading: Mapping[str, list[Any]]) -> bool:
@@ -244,8 +264,13 @@ def _leads_to_convolution(node: onnx.NodeProto, reading: Mapping[str, list[Any]]
 class _Writer:
     """Copies a graph node by node, rounding values where they are first needed rounded."""
 
-    def __init__(self, model: onnx.ModelProto, ranges: Ranges) -> None:
-        self._model, self._ranges = model, ranges
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        ranges: Mapping[str, tuple[float, float]],
+        means: Mapping[str, npt.NDArray[np.float64]],
+    ) -> None:
+        self._model, self._ranges, self._means = model, ranges, means
         self._constants = {
             item.name: numpy_helper.to_array(item) for item in model.graph.initializer
         }
@@ -321,16 +346,25 @@ class _Writer:
 
     def _round_weights(self, conv: onnx.NodeProto, source: str) -> None:
         """Weights [O,I,h,w] to 8 bits a channel, the bias to the 32 bits of their products."""
-        weight = self._constants[conv.input[1]].astype(np.float32)
-        scale = np.abs(weight).reshape(len(weight), -1).max(1)
-        scale = np.maximum(scale, 1e-8).astype(np.float32) / np.float32(127)
-        values = np.round(weight / scale[:, None, None, None]).astype(np.int8)
-        conv.input[1] = self._dequantised(conv.output[0] + '_weight', values, scale)
+        weight = self._constants[conv.input[1]].astype(np.float64)
+        scale = np.abs(weight).reshape(len(weight), -1).max(1) / 127
+        step = float(self._scale(source)[0])
+        bias = np.zeros(len(weight))
         if len(conv.input) == 3:
             bias = self._constants[conv.input[2]].astype(np.float64)
-            step = scale * self._scale(source)[0]
-            whole = np.clip(np.round(bias / step), -(2**31) + 1, 2**31 - 1).astype(np.int32)
-            conv.input[2] = self._dequantised(conv.output[0] + '_bias', whole, step)
+        # A channel with hardly any weight is its bias, which must fit into its steps.
+        scale = np.maximum(scale, np.abs(bias) / (step * 2**30))
+        scale = np.maximum(scale, 1e-12).astype(np.float32)
+        values = np.round(weight / scale[:, None, None, None]).astype(np.int8)
+        conv.input[1] = self._dequantised(conv.output[0] + '_weight', values, scale)
+        # What rounding the weights adds on average is taken off again.
+        lost = (weight - values * scale[:, None, None, None].astype(np.float64)).sum((2, 3))
+        groups = len(self._means[source]) // lost.shape[1]
+        means = self._means[source].reshape(groups, 1, -1)
+        bias = bias + (lost.reshape(groups, -1, lost.shape[1]) * means).sum(-1).ravel()
+        steps = scale * np.float32(step)
+        whole = np.round(bias / steps).astype(np.int32)
+        conv.input[2:] = [self._dequantised(conv.output[0] + '_bias', whole, steps)]
 
     def _dequantised(
         self, name: str, values: npt.NDArray[Any], scale: npt.NDArray[np.float32]

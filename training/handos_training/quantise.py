@@ -26,7 +26,7 @@ from handos_model.backends.base import Array, EngineOptions
 from handos_model.backends.choice import why_unavailable
 from handos_model.errors import UserError
 from handos_model.export.half_storage import store_half
-from handos_model.export.quantisation import observed_ranges, quantised
+from handos_model.export.quantisation import observe, quantised
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.preprocess import Letterbox
 from handos_model.selection import select_instances
@@ -145,7 +145,7 @@ def _write_graphs(
         feeds = [{'image': picture} for picture in pictures]
         if hands is not None:
             feeds = list(_decoder_inputs(found, hands))
-        small = quantised(model, observed_ranges(model, feeds, folder))
+        small = quantised(model, observe(model, feeds, folder))
         if exported.storage == 'fp16':
             small = store_half(small)
         file = folder / graph_file_name(hands, 'int8', 'grid_sample')

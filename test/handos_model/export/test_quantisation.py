@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from handos_model.export.quantisation import observed_ranges, quantised, widened
+from handos_model.export.quantisation import observe, quantised, widened
 
 RANDOM = np.random.default_rng(0)
 
@@ -73,7 +73,7 @@ def feeds(count: int = 8) -> list[dict[str, np.ndarray]]:
 @pytest.fixture
 def small(tmp_path: Path) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     model = block()
-    return model, quantised(model, observed_ranges(model, feeds(), tmp_path))
+    return model, quantised(model, observe(model, feeds(), tmp_path))
 
 
 def test_rounded_graphs_compute_nearly_the_same(
