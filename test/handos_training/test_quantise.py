@@ -10,8 +10,9 @@ import pytest
 from handos_model.backends.base import EngineOptions
 from handos_model.backends.choice import open_engine
 from handos_model.errors import UserError
-from handos_model.weights.exported import ExportedWeights
+from handos_model.weights.exported import AccuracyGate, ExportedWeights
 from handos_model.weights.store import verify_checksums, write_checksums
+from handos_training import quantise
 from handos_training.quantise import QuantiseConfig, run
 
 
@@ -45,6 +46,23 @@ def test_what_loses_is_not_written(folder: Path) -> None:
     with pytest.raises(UserError, match='nothing was written'):
         run(QuantiseConfig(folder, calibration=1, images=1, limit=-2.0))
     assert sorted((path.name, path.read_bytes()) for path in folder.iterdir()) == before
+
+
+def test_decoders_stay_in_float_where_they_lose(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = [1.0, 0.0]
+
+    def judged(*_: object) -> AccuracyGate:
+        return AccuracyGate('int8', 1, 1, 0.005, {'a.found': losses.pop(0)}, {'a.found': 0.0})
+
+    monkeypatch.setattr(quantise, '_gate', judged)
+    run(QuantiseConfig(folder, calibration=1, images=1))
+    after = ExportedWeights.load(folder)
+    files = {graph.hands: graph.file for graph in after.graphs if graph.precision == 'int8'}
+    assert files == {None: 'detector_int8.onnx', 1: 'decoder_k1.onnx', 2: 'decoder_k2.onnx'}
+    assert not (folder / 'decoder_k1_int8.onnx').exists()
+    assert after.path(1, 'int8', 'grid_sample') == folder / 'decoder_k1.onnx'
 
 
 def test_pictures_must_be_there(folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import cv2
 import numpy as np
@@ -35,6 +35,7 @@ from handos_model.weights.exported import (
     AccuracyGate,
     ExportedWeights,
     GraphFile,
+    Precision,
     graph_file_name,
 )
 from handos_model.weights.store import CHECKSUMS, sha256, write_checksums
@@ -56,7 +57,7 @@ class QuantiseConfig:
     folder: Annotated[Path, tyro.conf.Positional]  # of `handos export`; the graphs are added there
     photos: Path | None = None  # real pictures to calibrate on, besides generated ones
     calibration: int = 64  # images of either kind
-    images: int = 400  # held-out generated images that both precisions are measured on
+    images: int = 600  # held-out generated images that both precisions are measured on
     limit: float = 0.005  # largest loss of a score
     dry: bool = False  # measure only
 
@@ -84,53 +85,83 @@ class _HeldOut:
 
 
 def run(config: QuantiseConfig, console: Console | None = None) -> AccuracyGate:
-    """Quantise, measure, and write what passed. Raises UserError where it did not."""
+    """Quantise, measure, and write what passed. Raises UserError where nothing did.
+
+    Where 8 bits in all graphs lose too much, the decoders stay in float.
+    """
     console = console or Console()
     exported = ExportedWeights.load(config.folder)
     if ('fp32', 'grid_sample') not in exported.variants():
         raise UserError(f'{config.folder} has no float graphs to start from: export them first')
+    pictures = _photos(config, exported)
     total = config.calibration + config.images
     generated = HeldOutSynth(total, GENERATED_HW)
-    samples = [
-        generated[i] for i in track(range(total), 'generating', console=console, transient=True)
-    ]
-    pictures = [_letterboxed(_rgb(sample), exported) for sample in samples[: config.calibration]]
-    pictures += _photos(config, exported)
+    indices = track(range(total), 'generating', console=console, transient=True)
+    samples = [generated[i] for i in indices]
+    pictures += [_letterboxed(_rgb(sample), exported) for sample in samples[: config.calibration]]
     held_out = _HeldOut(samples[config.calibration :])
     with tempfile.TemporaryDirectory(dir=config.folder, prefix='.int8.') as partial:
         graphs = _write_graphs(exported, pictures, Path(partial))
-        rounded = replace(
-            exported,
-            folder=Path(partial),
-            graphs=tuple(graph for graph in exported.graphs if graph.precision != 'int8') + graphs,
-            gates=tuple(gate for gate in exported.gates if gate.precision != 'int8'),
-        )
-        _link_others(exported, rounded)
-        gate = _measure(config, rounded, held_out, console)
-        for name, loss in gate.losses.items():
-            console.print(f'{name}: {gate.scores[name] + loss:.4f} -> {gate.scores[name]:.4f}')
-        if not gate.worst <= config.limit:
-            raise UserError(
-                f'8 bits lose {gate.worst:.4f} of {max(gate.losses, key=gate.losses.__getitem__)} '
-                f'(limit {config.limit:g}): nothing was written'
-            )
-        if not config.dry:
-            for graph in graphs:
-                (Path(partial) / graph.file).replace(config.folder / graph.file)
-            final = replace(rounded, folder=config.folder, gates=(*rounded.gates, gate))
-            manifest = Path(partial) / MANIFEST
-            manifest.unlink(missing_ok=True)
-            manifest.write_text(final.to_json())
-            manifest.replace(config.folder / MANIFEST)
-    if not config.dry and (config.folder / CHECKSUMS).is_file():
-        write_checksums(config.folder)
-    return gate
+        floats = _scores(exported, 'fp32', held_out, console)
+        for decoders_too in (True, False):
+            rounded = _with_graphs(exported, Path(partial), graphs, decoders_too)
+            gate = _gate(config, floats, _scores(rounded, 'int8', held_out, console))
+            for name, loss in gate.losses.items():
+                score = gate.scores[name]
+                console.print(f'{name}: {score + loss:.4f} -> {score:.4f}')
+            if gate.worst <= config.limit:
+                if not config.dry:
+                    _move(replace(rounded, gates=(*rounded.gates, gate)), config.folder)
+                return gate
+            worst = max(gate.losses, key=gate.losses.__getitem__)
+            what = 'all graphs' if decoders_too else 'the detector'
+            console.print(f'8 bits in {what} lose {gate.worst:.4f} of {worst}')
+    raise UserError(f'8 bits lose more than {config.limit:g}: nothing was written')
+
+
+def _with_graphs(
+    exported: ExportedWeights, partial: Path, graphs: Sequence[GraphFile], decoders_too: bool
+) -> ExportedWeights:
+    """The folder as it will be, in `partial`; decoders in float are the files that are there."""
+    if not decoders_too:
+        decoders = [
+            replace(graph, precision='int8')
+            for graph in exported.graphs
+            if graph.hands is not None
+            and (graph.precision, graph.sampling) == ('fp32', 'grid_sample')
+        ]
+        graphs = [*graphs[:1], *decoders]
+    rounded = replace(
+        exported,
+        folder=partial,
+        graphs=(*(graph for graph in exported.graphs if graph.precision != 'int8'), *graphs),
+        gates=tuple(gate for gate in exported.gates if gate.precision != 'int8'),
+    )
+    for path in exported.folder.iterdir():  # what an engine reads besides the new graphs
+        if path.is_file() and path.name != MANIFEST and not (partial / path.name).exists():
+            (partial / path.name).symlink_to(path.resolve())
+    (partial / MANIFEST).write_text(rounded.to_json())
+    return rounded
+
+
+def _move(rounded: ExportedWeights, folder: Path) -> None:
+    """The new graphs and, last, the manifest into `folder`."""
+    (rounded.folder / MANIFEST).write_text(rounded.to_json())
+    names = {graph.file for graph in rounded.graphs if graph.precision == 'int8'}
+    for name in (*sorted(names), MANIFEST):
+        if not (rounded.folder / name).is_symlink():
+            (rounded.folder / name).replace(folder / name)
+    for old in folder.glob('*_int8.onnx'):
+        if old.name not in names:
+            old.unlink()
+    if (folder / CHECKSUMS).is_file():
+        write_checksums(folder)
 
 
 def _write_graphs(
     exported: ExportedWeights, pictures: Sequence[Array], folder: Path
 ) -> tuple[GraphFile, ...]:
-    """The 8-bit twin of each float graph, calibrated on letterboxed `pictures`."""
+    """The 8-bit twin of each float graph, the detector's first, calibrated on `pictures`."""
     from handos_model.backends.onnxruntime import OnnxGraph, session_options
 
     path = exported.path(None, 'fp32', 'grid_sample')
@@ -150,17 +181,8 @@ def _write_graphs(
             small = store_half(small)
         file = folder / graph_file_name(hands, 'int8', 'grid_sample')
         onnx.save(small, file)
-        operators = Counter(node.op_type for node in small.graph.node)
-        written.append(
-            GraphFile(
-                file.name,
-                sha256(file),
-                hands,
-                'int8',
-                'grid_sample',
-                dict(sorted(operators.items())),
-            )
-        )
+        operators = dict(sorted(Counter(node.op_type for node in small.graph.node).items()))
+        written.append(GraphFile(file.name, sha256(file), hands, 'int8', 'grid_sample', operators))
     return tuple(written)
 
 
@@ -177,39 +199,37 @@ def _decoder_inputs(
         }
 
 
-def _link_others(exported: ExportedWeights, rounded: ExportedWeights) -> None:
-    """What an engine reads besides the new graphs, for the time of measuring."""
-    for path in exported.folder.iterdir():
-        if path.is_file() and not (rounded.folder / path.name).exists():
-            (rounded.folder / path.name).symlink_to(path.resolve())
-    manifest = rounded.folder / MANIFEST
-    manifest.unlink()
-    manifest.write_text(rounded.to_json())
+def _scores(
+    exported: ExportedWeights, precision: Precision, held_out: _HeldOut, console: Console
+) -> dict[str, dict[str, float]]:
+    """What the graphs in `precision` score on each CPU backend that is here."""
+    result = {}
+    for backend in BACKENDS:
+        if why_unavailable(backend) is not None:
+            continue
+        options = EngineOptions(precision=precision, max_hands=4)
+        pipeline = HandPipeline(exported.folder, backend, PipelineConfig.paper(4), options)
+        counted = Scores(same_topology=True)
+        label = f'{backend}, {precision}'
+        indices = track(range(len(held_out)), label, console=console, transient=True)
+        evaluate(held_out, pipeline, counted, indices, keep_vertices=False)  # type: ignore[arg-type]
+        result[backend] = counted.summary()
+    return result
 
 
-def _measure(
-    config: QuantiseConfig, rounded: ExportedWeights, held_out: _HeldOut, console: Console
+def _gate(
+    config: QuantiseConfig,
+    floats: Mapping[str, Mapping[str, float]],
+    rounded: Mapping[str, Mapping[str, float]],
 ) -> AccuracyGate:
     losses, scores, hands = {}, {}, 0
-    backends = [name for name in BACKENDS if why_unavailable(name) is None]
-    for backend in backends:
-        summaries: dict[str, dict[str, Any]] = {}
-        for precision in ('fp32', 'int8'):
-            options = EngineOptions(precision=precision, max_hands=4)  # type: ignore[arg-type]
-            pipeline = HandPipeline(rounded.folder, backend, PipelineConfig.paper(4), options)
-            counted = Scores(same_topology=True)
-            label = f'{backend}, {precision}'
-            indices = track(range(len(held_out)), label, console=console, transient=True)
-            evaluate(held_out, pipeline, counted, indices, keep_vertices=False)  # type: ignore[arg-type]
-            summaries[precision] = counted.summary()
+    for backend, summary in floats.items():
+        hands = int(summary['hands'])
         for name in GATED:
-            if name in summaries['fp32']:
-                scores[f'{backend}.{name}'] = float(summaries['int8'].get(name, 0.0))
-                losses[f'{backend}.{name}'] = float(
-                    summaries['fp32'][name] - summaries['int8'].get(name, 0.0)
-                )
-        hands = int(summaries['fp32']['hands'])
-    return AccuracyGate('int8', len(held_out), hands, config.limit, losses, scores)
+            if name in summary:
+                score = scores[f'{backend}.{name}'] = float(rounded[backend].get(name, 0.0))
+                losses[f'{backend}.{name}'] = float(summary[name]) - score
+    return AccuracyGate('int8', config.images, hands, config.limit, losses, scores)
 
 
 def _rgb(sample: Sample) -> Array:
