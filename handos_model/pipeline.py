@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -130,7 +130,8 @@ class HandPipeline:
         check_template(network, hand_model)
         name, self.backend_reason = choose_backend(backend, folder)
         options = options or EngineOptions(max_hands=self._most_candidates())
-        self._set_up(open_engine(name, folder, options), network, hand_model, tracker)
+        engine = open_engine(name, folder, replace(options, hand_model=hand_model))
+        self._set_up(engine, network, hand_model, tracker)
 
     @classmethod
     def of_engine(

@@ -99,7 +99,8 @@ def open_engine(weights: Path, options: EngineOptions) -> Engine:
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
         torch.set_num_threads(options.threads or usable_cores())
-    network = HandOS.from_pretrained(weights).eval().to('cuda' if on_gpu else 'cpu')
+    network = HandOS.from_pretrained(weights, options.hand_model)
+    network = network.eval().to('cuda' if on_gpu else 'cpu')
     return engine_of_network(network, options)
 
 

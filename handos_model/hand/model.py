@@ -114,6 +114,11 @@ class HandModel:
 
         return hand_model_from_mano(load_mano(Path(path)), Path(path))
 
+    @classmethod
+    def of(cls, mano: str | Path | None) -> HandModel:
+        """The user's MANO where its file is given, else the embedded hand. Raises UserError."""
+        return cls.from_mano(mano) if mano else cls.embedded()
+
     @property
     def joint_regressor_21(self) -> FloatArray:
         """`[21,778]`: J = R V are the MPII joints of any mesh of this topology, as in MANO."""

@@ -16,6 +16,7 @@ import typer
 
 from handos_model.errors import UserError
 from handos_model.weights.store import find_weights
+from handos_ros.commands.options import ManoOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,6 +37,7 @@ def demo(
     ] = '',
     out: Annotated[Path, typer.Option(help='Folder for what is written.')] = Path('demo_out'),
     weights: Annotated[str, typer.Option(help='Shipped name or folder.')] = 'nano',
+    mano: ManoOption = None,
     backend: Annotated[str, typer.Option(help='auto, or one of `handos doctor`.')] = 'auto',
     rate_hz: Annotated[float, typer.Option('--rate', help='Images a second.')] = 15.0,
     score: Annotated[float, typer.Option(help='Least score of a hand.')] = 0.5,
@@ -55,6 +57,7 @@ def demo(
     hands_node = _start(
         log, 'run', '--ros-args', '-p', f'model:={weights}', '-p', f'backend:={backend}',
         '-p', f'score_threshold:={score}', '-p', 'publish_theta:=false',
+        *(['-p', f'mano:={mano}'] if mano else []),
     )  # fmt: skip
     camera: subprocess.Popen[str] | None = None
     init(args=[])

@@ -59,7 +59,7 @@ class Trainer:
         self.rank = self.accelerator.process_index
         self.world = self.accelerator.num_processes
         torch.manual_seed(config.seed)
-        hand_model = load_hand_model(config)
+        hand_model = HandModel.of(config.template)
         self.network = build_network(config, hand_model)
         module = build_module(config, self.network, hand_model).to(self.device)
         if config.sync_batch_norm:
@@ -248,13 +248,6 @@ def offending_samples(module: nn.Module, batch: Batch) -> list[str]:
         if not all(bool(term.total.isfinite()) for term in terms.values()):
             names.append(name)
     return names or list(batch.names)
-
-
-def load_hand_model(config: TrainConfig) -> HandModel:
-    """The embedded template, or the user's MANO."""
-    return (
-        HandModel.embedded() if config.template is None else HandModel.from_mano(config.template)
-    )
 
 
 def compile_convolutions(network: nn.Module) -> None:
