@@ -45,13 +45,14 @@ class DetectorConfig:
 class SideTuningConfig:
     """Learnable convolutions on the backbone maps: F_s, joined to F_e (paper, section VI.1)."""
 
-    source: Literal['backbone', 'none'] = 'backbone'
+    # The detector's frozen backbone (the paper), a Swin-T from scratch (its Table 6), or no F_s.
+    source: Literal['backbone', 'swin_tiny', 'none'] = 'backbone'
     combine: Literal['concat', 'add'] = 'concat'
     width: int = 256  # channels of F_s; with `add` they must be the detector's d
     hidden: int | None = None  # bottleneck 1x1 -> 3x3 -> 1x1 of this width; None = three 3x3
 
     def __post_init__(self) -> None:
-        _check_choice('side_tuning.source', self.source, Literal['backbone', 'none'])
+        _check_choice('side_tuning.source', self.source, Literal['backbone', 'swin_tiny', 'none'])
         _check_choice('side_tuning.combine', self.combine, Literal['concat', 'add'])
         _check_positive('side_tuning', width=self.width, hidden=self.hidden or 1)
 

@@ -67,6 +67,19 @@ def rigid_transforms(
 
 
 @dataclass(frozen=True, eq=False)
+class PoseSpace:
+    """MANO's linear space of finger poses, in which some datasets label."""
+
+    mean: FloatArray  # [45] axis angles of joints 1 to 15, radians
+    components: FloatArray  # [45,45], one a row
+
+    def axis_angles(self, coefficients: FloatArray) -> FloatArray:
+        """[15,3] of `coefficients [45]`."""
+        angles: FloatArray = self.mean + coefficients @ self.components
+        return angles.reshape(15, 3)
+
+
+@dataclass(frozen=True, eq=False)
 class HandModel:
     """The arrays of a hand model, metres, float64 (indices int64). A joint has one rotation.
 
@@ -82,6 +95,7 @@ class HandModel:
     faces: npt.NDArray[np.int64]  # [1538,3], outwards on a right hand
     tip_vertices: npt.NDArray[np.int64]  # [5] thumb, index, middle, ring, little
     rotation_axes: FloatArray  # [16,3,3]
+    pose_space: PoseSpace | None = None  # MANO's, where its file has one
 
     def __post_init__(self) -> None:
         for name, shape in SHAPES.items():

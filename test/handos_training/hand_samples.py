@@ -89,9 +89,7 @@ class PosedHand:
         return np.stack([self.named[n] for n in [*names, *(f'{f}4' for f in FINGERS)]])
 
 
-def posed_hand(
-    seed: int = 0, *, left: bool = False, model: HandModel | None = None
-) -> PosedHand:
+def posed_hand(seed: int = 0, *, left: bool = False, model: HandModel | None = None) -> PosedHand:
     """A lightly bent hand, 0.5 m in front of the camera, in OpenCV axes."""
     model = model or HandModel.embedded()
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Datasets of a few images in their true layouts on disk, and the files a user brings with them."""
+"""Datasets of a few images in their true layouts, and the files that a user brings with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from hand_samples import posed_hand, write_jpeg
 
 from handos_model.hand.model import HandModel

@@ -21,7 +21,7 @@ from handos_training.check_data import CheckConfig
 from handos_training.check_data import main as check_data_main
 from handos_training.check_data import run as run_check
 from handos_training.data.datasets.catalogue import open_dataset
-from handos_training.data.datasets.dexycb import SERIALS, SUBJECTS
+from handos_training.data.datasets.dexycb import SERIALS
 from handos_training.evaluate import EvalConfig, HeldOutSynth, open_evaluation, run
 from handos_training.evaluation.running_scores import Scores
 
@@ -227,7 +227,7 @@ def test_ho3d_submission(tmp_path: Path) -> None:
 
 
 def test_dexycb_submission(tmp_path: Path) -> None:
-    subject = SUBJECTS[6]
+    subject = '20200928-subject-07'
     camera = np.array([[617.0, 0, 312.0], [0, 617.0, 241.0], [0, 0, 1]])
     colour = {'fx': 617.0, 'fy': 617.0, 'ppx': 312.0, 'ppy': 241.0}
     intrinsics = tmp_path / 'calibration' / 'intrinsics'

@@ -56,9 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]
         num_steps=2,
         precision='fp32',
         out=folder / 'run',
-        data=DataConfig(
-            real=(f'freihand:{freihand}',), validation_samples=2, num_workers=0
-        ),
+        data=DataConfig(real=(f'freihand:{freihand}',), validation_samples=2, num_workers=0),
     )
     start = weights_that_see_hands(config, folder / 'start')
     Trainer(replace(config, init_from=start)).run()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from handos_model.config import AttentionStrategy
 from handos_model.errors import UserError
 
 Stage = Literal['dense', 'detector', '2d', 'full']
@@ -70,6 +71,18 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class NetworkConfig:
+    """What a run changes of its model's shape; None keeps it. Tables 6 and 7 of the paper."""
+
+    prompt: str | None = None  # Grounding DINO's; the paper's is "hand."
+    hand_label: int | None = None  # class of a D-FINE or RT-DETRv2 that means a hand
+    memory_layer: int | None = None  # Grounding DINO's encoder layer of F_e: 4 instead of 6
+    side_tuning: Literal['backbone', 'swin_tiny', 'none'] | None = None  # where F_s comes from
+    queries: Literal['instance', 'unified'] | None = None
+    attention: AttentionStrategy | None = None  # Fig. 8 (a) to (d)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One run of one stage."""
 
@@ -84,8 +97,10 @@ class TrainConfig:
     # with `freeze_norms` none of its batch norms.
     freeze_to_stride: Literal[0, 8, 16, 32] = 0
     freeze_norms: bool = False
-    # Hub id or folder of a pretrained detector; none: our own, from scratch.
+    # Hub id or folder of a pretrained detector, whose family it says itself; none: that of
+    # `init_from` (base, paper), or our own (nano).
     detector: str | None = None
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     # Train the detector together with the hands, end to end. The paper keeps it frozen; for a
     # detector from scratch this is cheaper than training the two one after the other.
     train_detector: bool = False

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from handos_model.config import DetectorConfig
 from handos_model.network.detectors.protocol import DetectorBase, DetectorOutput
+from handos_model.network.detectors.reference import load_reference
 from handos_model.network.detectors.slim_grounding_dino import constant_masks, slim, text_constants
 
 # "[CLS] hand . [SEP]" in the vocabulary of bert-base-uncased, which all Grounding DINOs use.
@@ -95,7 +96,7 @@ def build_grounding_dino(config: DetectorConfig, freeze: bool = True) -> Groundi
     from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection
 
     if config.reference is not None:
-        model = GroundingDinoForObjectDetection.from_pretrained(config.reference)
+        model = load_reference(GroundingDinoForObjectDetection, config)
     else:
         model = GroundingDinoForObjectDetection(GroundingDinoConfig(**config.model))
     tokens = prompt_tokens(config.prompt, config.reference)

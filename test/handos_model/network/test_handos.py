@@ -326,7 +326,9 @@ def learn(steps: int, count: int, size_hw: tuple[int, int], rate: float = 1e-3):
     queries = detected.instance_queries[image_index, nearest]
 
     def forward():
-        tuned = replace(features, values_source=network.side_tuning(detected))
+        tuned = replace(
+            features, values_source=network.side_tuning(detected, labels['images'] / 255)
+        )
         return network.decode(tuned, image_index, queries, boxes)
 
     size = boxes[:, None, 2:]

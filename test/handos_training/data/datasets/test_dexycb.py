@@ -17,10 +17,10 @@ from hand_samples import (
 
 from handos_model.errors import UserError
 from handos_training.data.datasets.catalogue import open_dataset
-from handos_training.data.datasets.dexycb import SERIALS, SPLITS, SUBJECTS, DexYCB
+from handos_training.data.datasets.dexycb import SERIALS, SPLITS, DexYCB
 
 CAMERA = np.array([[617.3, 0, 312.4], [0, 617.1, 241.4], [0, 0, 1]])
-SUBJECT = SUBJECTS[6]  # the only one of s1_val
+SUBJECT = '20200928-subject-07'  # the only one of s1_val
 FRAMES = 3
 
 
