@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -51,6 +51,8 @@ class Engine:
     detector: Graph  # image -> features, queries, boxes_cxcywh, scores
     decoders: Mapping[int, Graph]  # number of hands K -> features, queries, boxes -> hands
     precision: str
+    # The same network's graphs for another input size; None where graphs have one size.
+    at_size: Callable[[tuple[int, int]], Engine] | None = None
 
 
 def choose_variant(

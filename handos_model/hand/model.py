@@ -119,7 +119,8 @@ class HandModel:
     def embedded(cls) -> HandModel:
         """The open right hand that ships with this package; always the same, immutable object."""
         with (files('handos_model') / 'assets' / 'hand_template.npz').open('rb') as file:
-            return cls(**decode_units(dict(np.load(file, allow_pickle=False))))
+            arrays: dict[str, Any] = decode_units(dict(np.load(file, allow_pickle=False)))
+            return cls(**arrays)
 
     @classmethod
     def from_mano(cls, path: str | Path) -> HandModel:
