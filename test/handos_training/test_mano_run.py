@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hand_samples import labelled_sample
 from mini_datasets import write_freihand, write_mano
 
 from handos_model.errors import UserError
@@ -19,9 +20,12 @@ from handos_ros.commands.export import export
 from handos_ros.node.parameters import Settings
 from handos_ros.node.perception import PipelinePerception
 from handos_training.config import DataConfig, TrainConfig
+from handos_training.data.transform import letterbox
 from handos_training.evaluate import EvalConfig
 from handos_training.evaluate import run as evaluate
+from handos_training.sources import stored_sources, training_batches, validation_batches
 from handos_training.stages.module import build_network
+from handos_training.synth.cache import write_shard
 from handos_training.train import Trainer
 
 SIZE_HW = (96, 128)
@@ -56,11 +60,34 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]
         num_steps=2,
         precision='fp32',
         out=folder / 'run',
-        data=DataConfig(real=(f'freihand:{freihand}',), validation_samples=2, num_workers=0),
+        data=DataConfig(
+            real=(f'freihand:{freihand}',),
+            validation=(f'freihand:{freihand}:evaluation',),
+            validation_samples=2,
+            num_workers=0,
+        ),
     )
     start = weights_that_see_hands(config, folder / 'start')
     Trainer(replace(config, init_from=start)).run()
+    losses = [json.loads(line) for line in (folder / 'run' / 'log.jsonl').read_text().splitlines()]
+    assert {'vertices', 'pa_mpvpe_mm'} <= {key for line in losses for key in line}
     return mano, freihand, folder / 'run' / 'weights'
+
+
+def test_hands_of_another_template_teach_no_vertices(tmp_path: Path) -> None:
+    mano = write_mano(tmp_path)
+    cache = tmp_path / 'cache'
+    write_shard(cache / 'shard-00000.safetensors', [letterbox(labelled_sample(0), SIZE_HW)])
+    config = TrainConfig(stage='full', template=mano, data=DataConfig(cache=(cache,)))
+    (source,) = stored_sources(config)
+    sample = source.dataset[0]
+    assert not sample.hands.has_vertices_m.any() and sample.hands.has_joints_m.all()
+    (source,) = stored_sources(replace(config, template=None))
+    assert source.dataset[0].hands.has_vertices_m.all()
+    with pytest.raises(UserError, match=r'--data\.validation'):
+        validation_batches(config, lambda hw: hw)
+    with pytest.raises(UserError, match=r'give data\.real'):
+        training_batches(config, [], lambda hw: hw, 0, 1, torch.device('cpu'))
 
 
 def test_scores_and_submission(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -34,7 +34,11 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Optimiser and schedule; the defaults are the paper's."""
+    """Optimiser and schedule.
+
+    Adam, its rate and the cosine's start are the paper's by default. Warm-up, clipping and
+    averaging are ours, which the paper does not mention: 0 switches each of them off.
+    """
 
     optimizer: Literal['adam', 'adamw', 'muon'] = 'adam'
     lr: float = 1e-3
@@ -43,10 +47,10 @@ class OptimConfig:
     detector_factor: float = 1.0  # of lr, for a detector that is trained
     backbone_factor: float = 1.0  # of lr, for the detector's backbone
     warmup_steps: int = 500
-    constant_fraction: float = 0.6  # of the run, before the cosine starts
+    constant_fraction: float = 0.6  # of the run, before the cosine starts: 24 of 40 epochs
     final_factor: float = 0.0
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.9998
+    max_grad_norm: float = 1.0  # 0: no clipping
+    ema_decay: float = 0.9998  # 0: no averaging
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or not 0 <= self.constant_fraction <= 1 or not 0 <= self.ema_decay < 1:
@@ -58,11 +62,16 @@ class DataConfig:
     """Where the images come from."""
 
     cache: tuple[Path, ...] = ()  # folders of generated shards; none: generate on the fly
+    # 'name:root[:split]' of real datasets to validate on; a MANO template needs one.
+    validation: tuple[str, ...] = ()
     validation_cache: Path | None = None  # none: generate `validation_samples` at the start
     validation_samples: int = 256
-    real: tuple[str, ...] = ()  # 'name:root[:weight]' of real datasets, beside the cache
+    # 'name:root[:weight]' of real datasets, beside the cache. Where none has a weight and there is
+    # no cache, each counts by its size: all images of all of them alike.
+    real: tuple[str, ...] = ()
     synthetic_weight: float = 1.0  # beside the weights of `real`
     augment: bool = True
+    flip: float = 0.5  # share of mirrored images; Table 2 of the paper is 0 and 0.5
     # Share of the images that are framed around a hand: more of it in fewer pixels, for the first
     # steps of a network from nothing. The last stage wants full images (0).
     focus: float = 0.0
@@ -107,8 +116,13 @@ class TrainConfig:
     dense_along: bool = False  # with train_detector: keep the dense stage's targets beside it
     template: Path | None = None  # MANO_RIGHT.pkl or its conversion; none: the embedded template
     image_sizes_hw: tuple[tuple[int, int], ...] = ((480, 640),)  # one is drawn for each step
+    # Every batch has this long edge, at the aspect of its first image; `image_sizes_hw` is then
+    # only what graphs are exported at.
+    long_edge: int | None = None
     batch_size: int = 16  # of one process
+    global_batch: int | None = None  # of all processes together, in place of `batch_size`
     num_steps: int = 100_000
+    epochs: float | None = None  # of all real images, in place of `num_steps`
     max_queries_per_hand: int = 10  # SimOTA's upper bound of K
     seed: int = 0
     precision: Literal['bf16', 'fp32'] = 'bf16'

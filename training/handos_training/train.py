@@ -38,7 +38,12 @@ from handos_training.optim import (
     set_learning_rate,
 )
 from handos_training.progress import TrainingLog
-from handos_training.sources import training_batches, validation_batches
+from handos_training.sources import (
+    scheduled,
+    stored_sources,
+    training_batches,
+    validation_batches,
+)
 from handos_training.stages.dense import save_dense_heads
 from handos_training.stages.losses import weighted_loss
 from handos_training.stages.module import build_module, build_network, weight_of_term
@@ -54,10 +59,11 @@ class Trainer:
         # A process may find no hand in its images; then parts of the network get no gradient.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(kwargs_handlers=[unused])
-        self.config = config
         self.device = self.accelerator.device
         self.rank = self.accelerator.process_index
         self.world = self.accelerator.num_processes
+        self.sources = stored_sources(config)
+        self.config = config = scheduled(config, self.sources, self.world)
         torch.manual_seed(config.seed)
         hand_model = HandModel.of(config.template)
         self.network = build_network(config, hand_model)
@@ -85,9 +91,11 @@ class Trainer:
     def run(self) -> None:
         """Train up to `num_steps`, or up to a signal; both leave a checkpoint and weights."""
         config = self.config
-        data = training_batches(config, self.rank, self.world, self.device)
+        size_for = self.network.config.size_for
+        data = training_batches(config, self.sources, size_for, self.rank, self.world, self.device)
         stream = batches(data, self.step, config.num_steps, config.data.num_workers)
-        validation = validation_batches(config) if self.accelerator.is_main_process else []
+        main = self.accelerator.is_main_process
+        validation = validation_batches(config, size_for) if main else []
         with (
             TrainingLog(config, self.step, self.accelerator.is_main_process) as log,
             self._stop_on_signal(),
@@ -123,7 +131,7 @@ class Trainer:
         self.accelerator.backward(loss)
         norm = nn.utils.clip_grad_norm_(
             [p for p in self.bare_module.parameters() if p.grad is not None],
-            config.optim.max_grad_norm,
+            config.optim.max_grad_norm or float('inf'),
         )
         self._require_finite({'gradient_norm': float(norm)}, batch)
         self.optimizer.step()

@@ -29,7 +29,7 @@ from handos_model.network.detectors.reference import family_of, label_of, withou
 from handos_model.network.efficientnet_lite import EfficientNetLite
 from handos_model.network.handos import Features, HandOS
 from handos_model.network.joint_maps import JointMaps, finest_map
-from handos_model.weights.store import WEIGHTS, load_config
+from handos_model.weights.store import CONFIG, WEIGHTS, load_config
 from handos_training.config import LossWeights, TrainConfig
 from handos_training.layout import fast_attention
 from handos_training.stages.assigner import assign
@@ -170,6 +170,7 @@ def build_network(config: TrainConfig, hand_model: HandModel) -> HandOS:
     if trains_detector and (config.freeze_to_stride or config.freeze_norms):
         lite_backbone(network).freeze(config.freeze_to_stride, config.freeze_norms)
     if config.init_from is not None:
+        require_same_hand(network, config.init_from)
         left = load_matching(network, config.init_from)
         own = network.config.detector.reference is None and not trains_detector
         if own and (random := [name for name in left if name.startswith('detector.')]):
@@ -183,6 +184,17 @@ def build_network(config: TrainConfig, hand_model: HandModel) -> HandOS:
             'run of stage detector), detector (a hub id or folder), or train_detector'
         )
     return network
+
+
+def require_same_hand(network: HandOS, folder: Path) -> None:
+    """Refuse to start a mesh from weights of another hand: their vertices are other places."""
+    if network.config.decoder.stage == 'full' and (folder / CONFIG).is_file():
+        start = load_config(folder)
+        if start.decoder.stage == 'full' and start.template_hash != network.config.template_hash:
+            raise UserError(
+                f'init_from: {folder} was trained on another hand template than this run has: '
+                'its vertices are other places. Start from its 2D stage, or give the same template'
+            )
 
 
 def lite_backbone(network: HandOS) -> EfficientNetLite:
@@ -215,6 +227,7 @@ def network_config(config: TrainConfig) -> HandOSConfig:
         side_tuning=changed(shape.side_tuning, source=changes.side_tuning),
         decoder=replace(decoder, stage='2d' if config.stage == '2d' else 'full'),
         input_size_hw=config.image_sizes_hw[-1],
+        long_edge=config.long_edge,
     )
 
 

@@ -4,8 +4,8 @@
     ROOT/{train,val}2017/%012d.jpg
 
 Each person has {left,right}hand_{valid,box,kpts}: box xywh in COCO's corner-based pixels, 21 x
-(x, y, v) in MPII order. v = 0 is unlabelled; any positive v means a reliable joint, and says nothing
-of visibility: most are fractions. Hands that are small or blurred
+(x, y, v) in MPII order. v = 0 is unlabelled; any positive v (most are fractions) is a reliable
+joint, and says nothing of visibility. Hands that are small or blurred
 are not `valid` and have no label, so a photograph with people never counts as completely labelled.
 With `negatives`, photographs without any person are samples without hands.
 """
