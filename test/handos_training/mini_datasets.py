@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hand_samples import posed_hand, project, random_rotation, write_jpeg
 from scipy.spatial.transform import Rotation
 
 from handos_model.hand.model import HandModel
+from handos_training.data.datasets.joint_orders import HO3D_FROM_MPII
 
 DEXYCB_SERIALS = (
     '836212060125', '839512060362', '840412060917', '841412060263',
@@ -109,3 +111,89 @@ def dexycb_pose(model: HandModel, seed: int) -> tuple[np.ndarray, np.ndarray]:
     vertices, joints = model.pose(rotations, BETAS)
     translation = np.array([0.02, -0.03, 0.9]) - joints[9]
     return np.concatenate([pose, translation]), vertices + translation
+
+
+def write_ho3d(root: Path, model: HandModel) -> Path:
+    """Two frames of either split, the evaluation's labels released."""
+    to_opengl = np.array([1, -1, -1])
+    camera = np.array([[614.0, 0, 320.0], [0, 614.0, 240.0], [0, 0, 1]])
+    truth: dict[str, list[object]] = {'xyz': [], 'verts': []}
+    for split, sequence in (('train', 'ABF10'), ('evaluation', 'AP10')):
+        folder = root / split / sequence
+        (folder / 'meta').mkdir(parents=True)
+        for frame in range(2):
+            rng = np.random.default_rng(frame)
+            pose, betas = rng.normal(0, 0.1, 48), rng.normal(0, 0.5, 10)
+            rotations = Rotation.from_rotvec(pose.reshape(16, 3)).as_matrix()
+            vertices, joints = model.pose(rotations, betas)
+            moved = np.array([0.02, 0.01, -0.6]) - joints[9]
+            vertices, joints = vertices + moved, (joints + moved)[list(HO3D_FROM_MPII)]
+            pixels = project(vertices * to_opengl, camera)
+            meta = {'camMat': camera, 'handJoints3D': joints, 'objRot': np.zeros((3, 1)),
+                    'handPose': pose, 'handBeta': betas, 'handTrans': moved}  # fmt: skip
+            if split == 'evaluation':
+                box = [*pixels.min(0).tolist(), *pixels.max(0).tolist()]
+                meta = {'camMat': camera, 'handJoints3D': joints[0], 'handBoundingBox': box}
+                truth['xyz'].append(joints.tolist())
+                truth['verts'].append(vertices.tolist())
+            (folder / 'meta' / f'{frame:04d}.pkl').write_bytes(pickle.dumps(meta, 2))
+            write_jpeg(folder / 'rgb' / f'{frame:04d}.jpg', (480, 640), frame)
+        (root / f'{split}.txt').write_text(f'{sequence}/0000\n{sequence}/0001\n')
+    for name, value in truth.items():
+        (root / f'evaluation_{name}.json').write_text(json.dumps(value))
+    return root
+
+
+def _photographed(seed: int) -> np.ndarray:
+    """[21,2] joints of a hand in a photograph of 320 x 240."""
+    return project(posed_hand(seed).mpii, np.array([[320.0, 0, 160], [0, 320.0, 120], [0, 0, 1]]))
+
+
+def write_hint(root: Path) -> Path:
+    """Two hands of each part and source."""
+    for part in ('TRAIN', 'VAL', 'TEST'):
+        for source in ('newdays', 'epick', 'ego4d'):
+            for seed, stem in enumerate(('frame_r', 'frame_l')):
+                pixels = _photographed(seed)
+                folder = root / f'{part}_{source}_img'
+                write_jpeg(folder / f'{stem}.jpg', (240, 320), seed)
+                entry = {'bbox': [[*pixels.min(0), *pixels.max(0)]], 'keypoints': pixels.tolist(),
+                         'occlusion': [0] * 11 + [1] * 10}  # fmt: skip
+                (folder / f'{stem}.json').write_text(json.dumps([entry]))
+    return root
+
+
+def write_coco(root: Path) -> Path:
+    """One photograph of a person whose right hand is labelled, in either split."""
+    pixels = _photographed(2)
+    low, size = pixels.min(0), np.ptp(pixels, axis=0)
+    person: dict[str, object] = {'image_id': 1, 'id': 10}
+    for side, valid in (('left', False), ('right', True)):
+        points = np.column_stack([pixels, np.full(21, 0.4)]) * valid
+        person |= {f'{side}hand_valid': valid, f'{side}hand_kpts': points.ravel().tolist(),
+                   f'{side}hand_box': [*low.tolist(), *size.tolist()]}  # fmt: skip
+    content = {'images': [{'id': 1, 'file_name': '000000000139.jpg'}], 'annotations': [person]}
+    (root / 'annotations').mkdir(parents=True)
+    for split in ('train', 'val'):
+        path = root / 'annotations' / f'coco_wholebody_{split}_v1.0.json'
+        path.write_text(json.dumps(content))
+        write_jpeg(root / f'{split}2017' / '000000000139.jpg', (240, 320))
+    return root
+
+
+def write_onehand10k(root: Path) -> Path:
+    """Two images of either split, as the MMPose project annotates them."""
+    (root / 'annotations').mkdir(parents=True)
+    for split in ('train', 'test'):
+        images, hands = [], []
+        for i in range(2):
+            name = f'{split.capitalize()}/source/{i}.jpg'
+            write_jpeg(root / name, (240, 320), i)
+            pixels = _photographed(i)
+            box = [*pixels.min(0).tolist(), *np.ptp(pixels, axis=0).tolist()]
+            points = np.column_stack([pixels, np.ones(21)]).ravel().tolist()
+            images.append({'id': i, 'file_name': name})
+            hands.append({'image_id': i, 'bbox': box, 'keypoints': points})
+        path = root / 'annotations' / f'onehand10k_{split}.json'
+        path.write_text(json.dumps({'images': images, 'annotations': hands}))
+    return root

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hand_samples import labelled_sample
-from small_networks import SMALL_DETECTORS, excite
+from hub_detectors import Hub, seeded
 
 from handos_model.errors import UserError
 from handos_model.hand.model import HandModel
@@ -27,48 +25,9 @@ SIZE_HW = (64, 96)
 WIDE = {'d_model': 256, 'encoder_hidden_dim': 256, 'decoder_in_channels': [256] * 3}
 
 
-def seeded(family: str, **changes: Any) -> Any:
-    """A small model of a family as transformers has it, with every parameter at work."""
-    import transformers
-
-    names = {'d_fine': 'DFine', 'rt_detr_v2': 'RTDetrV2', 'grounding_dino': 'GroundingDino'}
-    arguments = SMALL_DETECTORS[family].model | changes
-    if family == 'd_fine':
-        arguments.pop('backbone_config')
-        arguments |= {
-            'backbone_config': {
-                'model_type': 'hgnet_v2', 'stem_channels': [3, 8, 8],
-                'stage_in_channels': [8, 16, 24, 32], 'stage_mid_channels': [8, 8, 16, 16],
-                'stage_out_channels': [16, 24, 32, 48], 'stage_num_blocks': [1] * 4,
-                'stage_downsample': [False, True, True, True], 'stage_light_block': [False] * 4,
-                'stage_kernel_size': [3] * 4, 'stage_numb_of_layers': [1] * 4,
-                'hidden_sizes': [16, 24, 32, 48], 'depths': [1] * 4, 'out_indices': [2, 3, 4],
-            },
-            'encoder_in_channels': [24, 32, 48],
-        }  # fmt: skip
-    torch.manual_seed(4)
-    kind = names[family]
-    config = getattr(transformers, f'{kind}Config')(**arguments)
-    model = getattr(transformers, f'{kind}ForObjectDetection')(config)
-    excite(model)
-    return model
-
-
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], str]:
-    """Puts a model into an offline hub cache, in the hub's own layout."""
-    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
-    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
-
-    def publish(hub_id: str, model: Any) -> str:
-        commit = 'c0ffee' * 6 + 'c0ff'
-        folder = tmp_path / 'hub' / f'models--{hub_id.replace("/", "--")}'
-        model.save_pretrained(folder / 'snapshots' / commit)
-        (folder / 'refs').mkdir()
-        (folder / 'refs' / 'main').write_text(commit)
-        return hub_id
-
-    return publish
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    return Hub(tmp_path / 'hub', monkeypatch)
 
 
 @pytest.fixture(scope='module')
@@ -95,10 +54,10 @@ def detector_weights(network: HandOS) -> dict[str, torch.Tensor]:
 
 
 def test_a_fine_tuned_detector_goes_from_stage_to_stage(
-    hub: Callable[[str, Any], str], cache: Path, tmp_path: Path
+    hub: Hub, cache: Path, tmp_path: Path
 ) -> None:
     coco = {0: 'person', 1: 'bicycle', 2: 'car'}
-    reference = hub('somebody/rtdetr', seeded('rt_detr_v2', id2label=coco, **WIDE))
+    reference = hub.publish('somebody/rtdetr', seeded('rt_detr_v2', id2label=coco, **WIDE))
     first = config_of(cache, tmp_path / 'a', stage='detector', detector=reference)
     trainer = Trainer(first)
     before = detector_weights(trainer.network)
@@ -117,10 +76,10 @@ def test_a_fine_tuned_detector_goes_from_stage_to_stage(
 
 
 def test_a_detector_without_a_class_for_hands_is_not_frozen(
-    hub: Callable[[str, Any], str], cache: Path, tmp_path: Path
+    hub: Hub, cache: Path, tmp_path: Path
 ) -> None:
     labels = {0: 'person', 1: 'bicycle', 2: 'Hand'}
-    reference = hub('somebody/rtdetr', seeded('rt_detr_v2', id2label=labels, **WIDE))
+    reference = hub.publish('somebody/rtdetr', seeded('rt_detr_v2', id2label=labels, **WIDE))
     config = config_of(cache, tmp_path / 'a', detector=reference)
     with pytest.raises(UserError, match="'person', not a hand"):
         build_network(config, HandModel.embedded())
@@ -129,11 +88,9 @@ def test_a_detector_without_a_class_for_hands_is_not_frozen(
 
 
 @pytest.mark.parametrize('family', ['d_fine', 'rt_detr_v2', 'grounding_dino'])
-def test_a_hub_id_says_its_family(
-    family: str, hub: Callable[[str, Any], str], cache: Path, tmp_path: Path
-) -> None:
+def test_a_hub_id_says_its_family(family: str, hub: Hub, cache: Path, tmp_path: Path) -> None:
     model = seeded(family)
-    reference = hub('somebody/detector', model)
+    reference = hub.publish('somebody/detector', model)
     assert family_of(reference) == family
     config = config_of(
         cache, tmp_path, model='paper', detector=reference, image_sizes_hw=((64, 96),)
@@ -147,9 +104,7 @@ def test_a_hub_id_says_its_family(
     assert HandOS.from_pretrained(tmp_path / 'weights').config.detector.reference == reference
 
 
-def test_what_is_wrong_with_a_reference_is_said(
-    hub: Callable[[str, Any], str], cache: Path, tmp_path: Path
-) -> None:
+def test_what_is_wrong_with_a_reference_is_said(hub: Hub, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r'could not get the detector nobody/nothing'):
         network_config(config_of(cache, tmp_path, detector='nobody/nothing'))
     model = seeded('rt_detr_v2')
