@@ -349,6 +349,7 @@ def test_synth_is_held_out_and_fully_labelled() -> None:
                 posed_hand(0),
                 box_xyxy_px=sample.hands.boxes_xyxy_px[n].double().numpy(),
                 joints_px=sample.hands.joints_px[n].double().numpy(),
+                network_joints_px=sample.hands.joints_px[n].double().numpy(),
                 joints_m=sample.hands.joints_m[n].double().numpy() + root,
                 vertices_m=sample.hands.vertices_m[n].double().numpy() + root,
                 side='left' if sample.hands.is_left[n] else 'right',

@@ -54,7 +54,7 @@ def load_reference(model_class: Any, config: DetectorConfig) -> Any:
     try:
         model, found = model_class.from_pretrained(reference, output_loading_info=True)
     except Exception as error:  # the hub client raises a dozen kinds, all meaning: not got
-        raise _not_had(reference, error) from error
+        raise not_had(reference, error) from error
     lacking = sorted(map(str, [*found['missing_keys'], *found['mismatched_keys']]))
     if lacking:
         raise UserError(
@@ -80,10 +80,11 @@ def _config(reference: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(Path(path).read_text())
         return content
     except Exception as error:  # as above; a folder without config.json, too
-        raise _not_had(reference, error) from error
+        raise not_had(reference, error) from error
 
 
-def _not_had(reference: str, error: Exception) -> UserError:
+def not_had(reference: str, error: Exception) -> UserError:
+    """What to tell where the hub has nothing, or cannot be reached."""
     return UserError(
         f'could not get the detector {reference} ({type(error).__name__}): check its name and the '
         'network, or download it elsewhere (`hf download ' + reference + ' --local-dir DIR`) and '
