@@ -13,6 +13,7 @@ config = TrainConfig(
     model='nano',
     init_from=Path('runs/nano_dense/weights'),
     train_detector=True,
+    freeze_to_stride=8,
     dense_along=True,
     image_sizes_hw=((224, 288),),
     batch_size=24,

@@ -1,0 +1,54 @@
+"""Correct the scores of a run's weights by photographs that training never saw.
+
+    python tools/calibrate_scores.py RUN/weights OUT --photos DATA --negatives PHOTOS
+
+DATA holds the recordings kept apart with boxes of every hand, PHOTOS pictures without hands. The
+result is a weights folder like RUN/weights; it is printed how surely a score was a hand before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from handos_model.network.detectors.dfine import DFineDetector
+from handos_model.network.handos import HandOS
+from handos_training.data.datasets.peer_photos import Negatives, PeerPhotos
+from handos_training.data.sample import Sample
+from handos_training.evaluation.calibration import correct_scores, fit_platt, judged_logits
+from handos_training.stages.dense import HEADS_FILE
+
+
+def validation_samples(photos: Path, negatives: list[Path]) -> Iterator[Sample]:
+    """Every photograph kept apart."""
+    for dataset in (PeerPhotos(photos, 'test'), *(Negatives(root, 'test') for root in negatives)):
+        yield from (dataset[index] for index in range(len(dataset)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('run', type=Path)
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--photos', type=Path, required=True)
+    parser.add_argument('--negatives', type=Path, nargs='+', required=True)
+    arguments = parser.parse_args()
+    network = HandOS.from_pretrained(arguments.run)
+    detector = network.detector
+    if not isinstance(detector, DFineDetector) or network.config.detector.reference is not None:
+        parser.error(f'{arguments.run}: only a detector of our own can be corrected')
+    samples = validation_samples(arguments.photos, arguments.negatives)
+    logits, are_hands = judged_logits(detector, samples, network.config.input_size_hw)
+    platt = fit_platt(logits, are_hands)
+    correct_scores(detector, platt)
+    if (arguments.run / HEADS_FILE).is_file():
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        shutil.copy(arguments.run / HEADS_FILE, arguments.out / HEADS_FILE)
+    network.save_pretrained(arguments.out)
+    print(json.dumps({'judged': len(logits), 'hands': int(are_hands.sum()), **platt._asdict()}))
+
+
+if __name__ == '__main__':
+    main()
