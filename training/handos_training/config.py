@@ -127,6 +127,8 @@ class TrainConfig:
     seed: int = 0
     precision: Literal['bf16', 'fp32'] = 'bf16'
     compile: bool = False
+    # Compute the decoder's layers again in the backward pass instead of keeping their activations.
+    checkpoint_layers: bool = False
     # Batch statistics over all processes, exactly as in one process. Off, each has its own: on
     # CPUs, where an exchange costs more than it gives at 8 images and more, that is twice as fast.
     sync_batch_norm: bool = True

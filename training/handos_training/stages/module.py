@@ -190,7 +190,8 @@ def require_same_hand(network: HandOS, folder: Path) -> None:
     """Refuse to start a mesh from weights of another hand: their vertices are other places."""
     if network.config.decoder.stage == 'full' and (folder / CONFIG).is_file():
         start = load_config(folder)
-        if start.decoder.stage == 'full' and start.template_hash != network.config.template_hash:
+        same = start.template_hash in (None, network.config.template_hash)
+        if start.decoder.stage == 'full' and not same:
             raise UserError(
                 f'init_from: {folder} was trained on another hand template than this run has: '
                 'its vertices are other places. Start from its 2D stage, or give the same template'
@@ -340,6 +341,7 @@ def build_module(config: TrainConfig, network: HandOS, hand_model: HandModel) ->
         return DenseStage(trainable(network), joint_maps_of(network), dense)
     if config.stage == 'detector':
         return DetectorTraining(network)
+    network.decoder.checkpointing = config.checkpoint_layers
     return HandTraining(
         network, hand_model, config.train_detector, config.max_queries_per_hand, dense
     )
