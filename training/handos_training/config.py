@@ -70,6 +70,12 @@ class DataConfig:
     # no cache, each counts by its size: all images of all of them alike.
     real: tuple[str, ...] = ()
     synthetic_weight: float = 1.0  # beside the weights of `real`
+    # Weights, or 'module:function', whose hands on `unlabelled` pictures and videos are labels
+    # (`teacher.py`), with this weight beside those of `real`.
+    teacher: str | None = None
+    unlabelled: tuple[Path, ...] = ()
+    teacher_score: float = 0.5
+    teacher_weight: float = 1.0
     augment: bool = True
     flip: float = 0.5  # share of mirrored images; Table 2 of the paper is 0 and 0.5
     # Share of the images that are framed around a hand: more of it in fewer pixels, for the first

@@ -20,6 +20,7 @@ from handos_training.data.sample import Batch, Sample
 from handos_training.synth.cache import CacheConfig, CachedHands, generate
 from handos_training.synth.config import SynthConfig
 from handos_training.synth.dataset import SynthHands
+from handos_training.teacher import taught
 
 VALIDATION_SEED = 900_000_000  # far from every training seed
 TIPS = [4, 8, 12, 16, 20]  # thumb, index, middle, ring, little
@@ -30,7 +31,7 @@ def stored_sources(config: TrainConfig) -> list[Source]:
     data = config.data
     mano = None if config.template is None else HandModel.from_mano(config.template)
     real = [real_source(text, mano) for text in data.real]
-    if not data.cache and all(weight is None for _, weight in real):
+    if not data.cache and data.teacher is None and all(weight is None for _, weight in real):
         return [replace(source, weight=float(len(source.dataset))) for source, _ in real]
     sources = [replace(source, weight=weight or 1.0) for source, weight in real]
     if data.cache:
@@ -38,6 +39,12 @@ def stored_sources(config: TrainConfig) -> list[Source]:
         if mano is not None:
             cached = WithoutMeshes(cached)
         sources.insert(0, Source('cache', cached, data.synthetic_weight))
+    if data.teacher is not None:
+        folder = config.out / 'teacher'
+        lessons = taught(
+            data.teacher, data.unlabelled, folder, data.teacher_score, config.template
+        )
+        sources.append(Source('teacher', lessons, data.teacher_weight))
     return sources
 
 

@@ -65,7 +65,8 @@ class Trainer:
         self.device = self.accelerator.device
         self.rank = self.accelerator.process_index
         self.world = self.accelerator.num_processes
-        self.sources = stored_sources(config)
+        with self.accelerator.main_process_first():  # a teacher's labels are written once
+            self.sources = stored_sources(config)
         self.config = config = scheduled(config, self.sources, self.world)
         torch.manual_seed(config.seed)
         hand_model = HandModel.of(config.template)
