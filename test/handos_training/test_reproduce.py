@@ -27,7 +27,8 @@ from handos_training.config import CONFIG_FOLDER
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'reproduce.md'
 SMALL = (
     '--epochs None --num-steps 2 --global-batch 2 --long-edge 128 --image-sizes-hw 96 128 '
-    '--precision fp32 --checkpoint-every 1 --data.num-workers 0 --data.validation-samples 1'
+    '--precision fp32 --checkpoint-every 1 --log-every 1 --data.num-workers 0 '
+    '--data.validation-samples 1'
 )
 ROWS = {
     'freihand': ('pa_mpjpe_mm', 'pa_mpvpe_mm', 'f5_aligned', 'f15_aligned'),
@@ -43,6 +44,13 @@ def commands() -> list[str]:
     lines = PAGE.read_text().splitlines()
     return [line for line in lines if line.startswith(('handos-train ', 'handos-eval '))
             and '`' not in line]  # fmt: skip
+
+
+def row(command: str) -> str:
+    """A short name of a command: what it does, and the folder that it writes."""
+    words = shlex.split(command)
+    out = Path(words[words.index('--out') + 1]).name if '--out' in words else words[1]
+    return f'{words[0].removeprefix("handos-")}-{out}'
 
 
 def test_the_page_names_what_there_is() -> None:
@@ -84,8 +92,13 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (train if words[0] == 'handos-train' else evaluate).main()
 
 
+def losses_of(out: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (out / 'log.jsonl').read_text().splitlines()]
+    return {line['step']: line['loss'] for line in lines if line['kind'] == 'train'}
+
+
 @pytest.mark.long
-@pytest.mark.parametrize('command', [c for c in commands() if '--weights nano' not in c])
+@pytest.mark.parametrize('command', [c for c in commands() if '--weights nano' not in c], ids=row)
 def test_the_command_runs(
     command: str,
     at_work: Path,
@@ -98,13 +111,12 @@ def test_the_command_runs(
             words[words.index('--out') + 1] if '--out' in words else f'runs/{words[1]}'
         )
         run(f'{command} {SMALL}', monkeypatch)
+        before = losses_of(out)
         saved = sorted((out / 'checkpoints').glob('step_*'))
         assert len(saved) == 2 and (out / 'weights' / 'model.safetensors').is_file()
         shutil.rmtree(saved[1])
         run(f'{command} {SMALL} --resume', monkeypatch)
-        lines = [json.loads(line) for line in (out / 'log.jsonl').read_text().splitlines()]
-        _, second, again = (line['loss'] for line in lines if line['kind'] == 'train')
-        assert second == pytest.approx(again, rel=1e-4)
+        assert losses_of(out) == pytest.approx(before, rel=1e-4)
     else:
         run(f'{command} --backend torch', monkeypatch)
         out = at_work / words[words.index('--out') + 1]
