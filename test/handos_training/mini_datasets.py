@@ -197,3 +197,27 @@ def write_onehand10k(root: Path) -> Path:
         path = root / 'annotations' / f'onehand10k_{split}.json'
         path.write_text(json.dumps({'images': images, 'annotations': hands}))
     return root
+
+
+def write_h2o3d(root: Path, model: HandModel) -> Path:
+    """Two frames with both hands, as MANO_RIGHT and the released MANO_LEFT pose them, and a third
+    that was not solved."""
+    folder = root / 'train' / 'SHSU10'
+    (folder / 'meta').mkdir(parents=True)
+    models = {'right': model, 'left': replace(model.mirrored(), shapedirs=model.shapedirs)}
+    for frame in range(3):
+        rng = np.random.default_rng(frame)
+        betas = rng.normal(0, 0.5, 10)
+        meta = {'camMat': np.array([[614.0, 0, 320.0], [0, 614.0, 240.0], [0, 0, 1]]),
+                'handBeta': betas, 'objRot': np.zeros((3, 1)) if frame < 2 else None}  # fmt: skip
+        for side, x in (('right', -0.15), ('left', 0.15)):
+            pose = rng.normal(0, 0.2, 48)
+            rotations = Rotation.from_rotvec(pose.reshape(16, 3)).as_matrix()
+            joints = models[side].pose(rotations, betas)[1]
+            moved = np.array([x, 0.01, -0.7]) - joints[9]
+            meta |= {f'{side}HandPose': pose, f'{side}HandTrans': moved,
+                     f'{side}HandJoints3D': (joints + moved)[list(HO3D_FROM_MPII)]}  # fmt: skip
+        (folder / 'meta' / f'{frame:04d}.pkl').write_bytes(pickle.dumps(meta, 2))
+        write_jpeg(folder / 'rgb' / f'{frame:04d}.jpg', (480, 640), frame)
+    (root / 'train.txt').write_text('\n'.join(f'SHSU10/{frame:04d}' for frame in range(3)))
+    return root

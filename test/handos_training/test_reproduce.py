@@ -14,6 +14,7 @@ from mini_datasets import (
     write_coco,
     write_dexycb,
     write_freihand,
+    write_h2o3d,
     write_hint,
     write_ho3d,
     write_mano,
@@ -67,6 +68,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = folder / 'data'
     write_freihand(data / 'freihand', model)
     write_ho3d(data / 'ho3d', model)
+    write_h2o3d(data / 'h2o3d', model)
     write_dexycb(data / 'dexycb', model)
     write_hint(data / 'hint')
     write_coco(data / 'coco')

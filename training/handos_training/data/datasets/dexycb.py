@@ -12,7 +12,7 @@ mesh: global axis angles, 45 coefficients of MANO's pose space with its non-flat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ import numpy as np
 import yaml
 
 from handos_model.errors import UserError
-from handos_model.geometry.rotations import axis_angle_to_matrix
 from handos_model.hand.model import MPII_FROM_MANO, HandModel
 from handos_training.data.datasets.records import (
     Array,
     HandRecord,
     array,
     make_sample,
+    mano_vertices,
     need,
     read_image,
 )
@@ -42,7 +42,6 @@ SERIALS = (
     '932122060857', '932122060861', '932122061900', '932122062010',
 )  # fmt: skip
 MANO_FROM_MPII = tuple(int(i) for i in np.argsort(MPII_FROM_MANO)[:16])  # the 16 that have a bone
-MESH_TOLERANCE_M = 0.002
 SEQUENCES = 100  # of each subject: 20 objects, five times each
 
 
@@ -170,23 +169,22 @@ class DexYCB:
         """[778,3] of `pose [51]`, if it has the labelled joints: then MANO and label agree."""
         if self.mano is None or pose is None or not pose.any():
             return None
-        betas = self._shape(recording.calibration)
-        candidates = [self.mano]
+        space = self.mano.pose_space
+        assert space is not None
+        fingers = space.axis_angles(pose[3:48])  # of a right hand
         if recording.is_left:
-            # The labels are of MANO_LEFT, which many releases have with the x of its shapes not
-            # mirrored; mirrored it is that of the right hand with x turned.
-            turned = replace(self.mano, shapedirs=self.mano.shapedirs * [[-1.0], [1.0], [1.0]])
-            candidates = [turned, self.mano]
-        error = np.inf
-        for model in candidates:
-            vertices = dexycb_vertices(model, pose, betas, recording.is_left)
-            joints = model.joint_regressor @ vertices
-            error = float(np.abs(joints - joints_m[list(MANO_FROM_MPII)]).max())
-            if error < MESH_TOLERANCE_M:
-                return vertices
-        if recording.is_left:
-            return None
-        raise ValueError(f'{name}: the mesh of pose_m is {1000 * error:.0f} mm off its joints')
+            fingers = fingers * [1.0, -1.0, -1.0]  # MANO_LEFT's pose space is the mirror image
+        vertices, error = mano_vertices(
+            self.mano,
+            np.concatenate([pose[None, :3], fingers]),
+            self._shape(recording.calibration),
+            pose[48:],
+            is_left=recording.is_left,
+            joints_m=joints_m[list(MANO_FROM_MPII)],
+        )
+        if vertices is None and not recording.is_left:
+            raise ValueError(f'{name}: the mesh of pose_m is {1000 * error:.0f} mm off its joints')
+        return vertices
 
     def _shape(self, calibration: str) -> Array:
         if calibration not in self._betas:
@@ -199,18 +197,6 @@ class DexYCB:
             raise IndexError(index)
         recording = self.recordings[int(np.searchsorted(self._firsts, index, side='right')) - 1]
         return recording, index - recording.first
-
-
-def dexycb_vertices(mano: HandModel, pose: Array, betas: Array, is_left: bool) -> Array:
-    """Vertices [778,3] in metres of `pose [51]`: turn of the hand, coefficients, translation.
-
-    A left hand's coefficients are those of its mirror image, which is posed and mirrored.
-    """
-    assert mano.pose_space is not None
-    turn = pose[:3] * ([1.0, -1.0, -1.0] if is_left else [1.0, 1.0, 1.0])
-    angles = np.concatenate([turn[None], mano.pose_space.axis_angles(pose[3:48])])
-    vertices, _ = mano.pose(axis_angle_to_matrix(angles), betas)
-    return np.asarray(vertices * ([-1.0, 1.0, 1.0] if is_left else [1.0, 1.0, 1.0]) + pose[48:])
 
 
 def _intrinsics(root: Path, serial: str) -> Array:
