@@ -94,8 +94,8 @@ def mano_vertices(
     """Vertices [778,3] of MANO parameters, if they have the labelled joints; and how far off, m.
 
     `axis_angles [16,3]` are of the hand's own side, `joints_m [16,3]` in MANO's order. MANO_LEFT
-    is the mirror image of the right hand, but in many releases the x of its shapes is not mirrored;
-    whichever has the labelled joints is taken, and where none has them there is no mesh.
+    is the mirror image of the right hand, but in many releases the x of its shapes is not
+    mirrored; what has the labelled joints is taken, and where none has them there is no mesh.
     """
     models, mirror = [mano], np.ones(3)
     if is_left:
