@@ -62,13 +62,13 @@ class DataConfig:
     """Where the images come from."""
 
     cache: tuple[Path, ...] = ()  # folders of generated shards; none: generate on the fly
-    # 'name:root[:split]' of real datasets to validate on; a MANO template needs one.
-    validation: tuple[str, ...] = ()
     validation_cache: Path | None = None  # none: generate `validation_samples` at the start
     validation_samples: int = 256
     # 'name:root[:weight]' of real datasets, beside the cache. Where none has a weight and there is
     # no cache, each counts by its size: all images of all of them alike.
     real: tuple[str, ...] = ()
+    # 'name:root[:split]' of real datasets to validate on; a MANO template needs one.
+    validation: tuple[str, ...] = ()
     synthetic_weight: float = 1.0  # beside the weights of `real`
     # Weights, or 'module:function', whose hands on `unlabelled` pictures and videos are labels
     # (`teacher.py`), with this weight beside those of `real`.
