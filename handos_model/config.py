@@ -48,7 +48,7 @@ class SideTuningConfig:
     # The detector's frozen backbone (the paper), a Swin-T from scratch (its Table 6), or no F_s.
     source: Literal['backbone', 'swin_tiny', 'none'] = 'backbone'
     combine: Literal['concat', 'add'] = 'concat'
-    width: int = 256  # channels of F_s; with `add` they must be the detector's d
+    width: int = 256  # channels of F_s; with `add` they are the detector's d
     hidden: int | None = None  # bottleneck 1x1 -> 3x3 -> 1x1 of this width; None = three 3x3
 
     def __post_init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -33,11 +35,9 @@ class SideTuning(nn.Module):
         if config.source == 'none':
             self.dim = memory_dim
             return
-        if config.combine == 'add' and config.width != memory_dim:
-            raise ValueError(
-                f'side_tuning.combine="add" needs width={memory_dim}, the detector\'s d, '
-                f'got {config.width}'
-            )
+        # What is added has the memory's width, whatever detector it is.
+        width = memory_dim if config.combine == 'add' else config.width
+        config = replace(config, width=width)
         self.dim = memory_dim + (config.width if config.combine == 'concat' else 0)
         if config.source == 'swin_tiny':
             self.swin = SwinTiny()

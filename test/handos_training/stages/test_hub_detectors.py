@@ -95,6 +95,8 @@ def test_a_hub_id_says_its_family(family: str, hub: Hub, cache: Path, tmp_path: 
     config = config_of(
         cache, tmp_path, model='paper', detector=reference, image_sizes_hw=((64, 96),)
     )
+    for other in ('base', 'nano'):
+        build_network(replace(config, model=other), HandModel.embedded())
     network = build_network(config, HandModel.embedded())
     kept = model.state_dict()
     for name, value in network.detector.model.state_dict().items():
