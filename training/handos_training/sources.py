@@ -181,7 +181,7 @@ class OwnTips:
 
     def __init__(self, dataset: SampleDataset, mano: HandModel) -> None:
         self.dataset = dataset
-        self.tips = torch.from_numpy(mano.tip_vertices)
+        self.tips = torch.tensor(mano.tip_vertices)
 
     def __len__(self) -> int:
         return len(self.dataset)
