@@ -211,7 +211,7 @@ class Reliability:
 
 def measure_negatives(
     pipeline: HandPipeline,
-    photos: Path,
+    roots: list[Path],
     sheets: dict[str, Sheet],
     score: float,
     found: Reliability,
