@@ -202,7 +202,7 @@ STAND_INS = {
         'Node': stand_in(
             'Node',
             'package executable name namespace parameters remappings arguments ros_arguments '
-            f'exec_name output emulate_tty respawn env additional_env {ACTION}',
+            f'exec_name output emulate_tty respawn respawn_delay env additional_env {ACTION}',
             0,
         )
     },
@@ -210,9 +210,20 @@ STAND_INS = {
 }
 
 
+class PackageNotFoundError(KeyError):
+    """As ament_index_python has it."""
+
+
+INSTALLED: dict[str, Any] = {
+    'PackageNotFoundError': PackageNotFoundError,
+    'get_package_share_directory': lambda name: f'/opt/ros/jazzy/share/{name}',
+}
+
+
 @pytest.fixture
 def launch_file(monkeypatch):
-    for name, members in STAND_INS.items():
+    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
+    for name, members in {**STAND_INS, 'ament_index_python.packages': INSTALLED}.items():
         module = types.ModuleType(name)
         vars(module).update(members)
         monkeypatch.setitem(sys.modules, name, module)
@@ -301,6 +312,29 @@ def test_rviz_looks_at_the_namespace_of_the_node(launch_file):
     assert remapped['/handos/markers'] == '/left/handos/markers'
     assert remapped.keys() <= OUTPUTS
     assert nodes['rviz2']['arguments'][-1] == 'camera_color_optical_frame'
+
+
+@pytest.mark.parametrize(
+    ('values', 'install'),
+    [
+        ({'camera': 'realsense'}, 'ros-jazzy-realsense2-camera'),
+        ({'camera': 'oak'}, 'ros-jazzy-depthai-ros-driver'),
+        ({'rviz': 'true'}, 'ros-jazzy-rviz2'),
+    ],
+)
+def test_what_is_missing_is_named_with_its_package(launch_file, values, install):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    launch_file['require'].__globals__['get_package_share_directory'] = missing
+    with pytest.raises(RuntimeError, match=f'sudo apt install {install},'):
+        start(launch_file, **values)
+
+
+def test_the_node_is_started_again_unless_told_otherwise(launch_file):
+    for value in ('true', 'false'):
+        node = by_executable(start(launch_file, respawn=value))['handos']
+        assert node['respawn'] == (value == 'true') and node['respawn_delay'] <= 5.0
 
 
 def test_a_recording_must_be_named(launch_file):
