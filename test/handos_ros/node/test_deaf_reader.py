@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from watched import PATIENCE_S, PROMISED_S, SMALL_FRAGMENTS, Watched
 
-from handos_model.types import TrackState
 from handos_ros import runtime
 from handos_ros.node.deaf_reader import DeafReader, Remedy
 
@@ -22,91 +17,12 @@ embedded_alone = pytest.mark.skipif(
     runtime.chosen_runtime() != 'embedded', reason='tests the embedded runtime'
 )
 
-HERE = Path(__file__).resolve().parents[1]
-PATIENCE_S = 60.0
-PROMISED_S = 5.0
 TORN_S = 2.2  # so long, and a little, run_faulty_node.py loses packets
-# What rmw_cyclonedds sends by default: an image of 1280x720 is two thousand fragments.
-SMALL_FRAGMENTS = (
-    '<CycloneDDS><Domain><General><MaxMessageSize>14720B</MaxMessageSize>'
-    '<FragmentSize>1344B</FragmentSize></General></Domain></CycloneDDS>'
-)
-
-
-class Watched:
-    """A camera and a node as processes of their own, and what the node says and sends."""
-
-    def __init__(self, ros: Any) -> None:
-        self._processes: list[subprocess.Popen[str]] = []
-        self.node = self._start('run_faulty_node.py')
-        self._start('run_camera.py', '1280', '720', '28')
-        probe = ros.Node('probe')
-        self._executor = ros.SingleThreadedExecutor()
-        self._executor.add_node(probe)
-        self._probe = probe
-        self.hands_at_s: list[float] = []
-        self.said: list[tuple[float, str]] = []
-        self.values: dict[str, str] = {}
-        probe.create_subscription(
-            ros.message_type('handos/msg/HandMeshArray'),
-            '/handos/hands',
-            self._on_hands,
-            ros.QoSProfile(depth=10),
-        )
-        probe.create_subscription(
-            ros.message_type('diagnostic_msgs/msg/DiagnosticArray'),
-            '/diagnostics',
-            self._on_diagnostics,
-            ros.QoSProfile(depth=10),
-        )
-
-    def _start(self, program: str, *arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, str(HERE / program), *arguments],
-            env={**os.environ, 'OMP_NUM_THREADS': '1', 'CYCLONEDDS_URI': SMALL_FRAGMENTS},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._processes.append(process)
-        return process
-
-    def _on_hands(self, message: Any) -> None:
-        if any(hand.state != TrackState.LOST for hand in message.hands):
-            self.hands_at_s.append(time.monotonic())
-
-    def _on_diagnostics(self, message: Any) -> None:
-        for status in message.status:
-            if status.name.endswith(': image'):
-                self.said.append((time.monotonic(), status.message))
-                self.values = {pair.key: pair.value for pair in status.values}
-
-    def spin_until(self, condition: Any, timeout_s: float = PATIENCE_S) -> bool:
-        deadline_s = time.monotonic() + timeout_s
-        while not condition():
-            if time.monotonic() > deadline_s:
-                return False
-            self._executor.spin_once(timeout_sec=0.02)
-        return True
-
-    def hears(self, count: int = 10, timeout_s: float = PATIENCE_S) -> bool:
-        """Whether so many images more are processed."""
-        wanted = len(self.hands_at_s) + count
-        return self.spin_until(lambda: len(self.hands_at_s) >= wanted, timeout_s)
-
-    def says_deaf(self) -> bool:
-        return any(text.startswith('deaf') for _, text in self.said)
-
-    def close(self) -> None:
-        self._executor.shutdown()
-        self._probe.destroy_node()
-        for process in self._processes:
-            process.kill()
-            process.communicate()
 
 
 @pytest.fixture
 def watched(ros: Any) -> Iterator[Watched]:
-    made = Watched(ros)
+    made = Watched(ros, 1280, 720, 28.0, SMALL_FRAGMENTS)
     yield made
     made.close()
 
@@ -165,24 +81,30 @@ def test_what_was_tried_counts_in_the_next_participant_too(clock: Clock) -> None
     assert pass_time(reader, clock, 2.0) == [Remedy.SUBSCRIPTION]
 
 
+@pytest.mark.fault(
+    'network', 'packets lost for two seconds: Cyclone DDS jams', 'said; subscribed anew'
+)
 @embedded_alone
 def test_a_reader_that_torn_images_made_deaf_hears_again(watched: Watched) -> None:
     assert watched.hears()
     for _ in range(10):  # sixteen in a row must be torn, which is chance
         watched.node.send_signal(signal.SIGUSR1)
-        watched.spin_until(lambda: False, TORN_S)
-        if watched.says_deaf():
+        watched.spin_for(TORN_S)
+        if watched.said_so('image', 'deaf'):
             break
-    assert watched.says_deaf()
+    assert watched.said_so('image', 'deaf')
     assert watched.hears(timeout_s=PROMISED_S), watched.said[-3:]
     assert int(watched.values['subscription made anew']) > 0
 
 
+@pytest.mark.fault(
+    'network', 'no image reaches the participant any more', 'said; a new participant'
+)
 @embedded_alone
 def test_a_participant_that_is_deaf_is_made_anew(watched: Watched) -> None:
     assert watched.hears()
     watched.node.send_signal(signal.SIGUSR2)
-    assert watched.spin_until(watched.says_deaf, PROMISED_S)
+    assert watched.says('image', 'deaf')
     assert watched.hears(timeout_s=PROMISED_S), watched.said[-3:]
     assert int(watched.values['participant made anew']) > 0
     watched.node.send_signal(signal.SIGINT)
