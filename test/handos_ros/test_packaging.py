@@ -6,8 +6,10 @@ Neither ROS 2's build tools nor launch come from PyPI: strict stand-ins take the
 import ast
 import configparser
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 import types
 import xml.etree.ElementTree as ET
@@ -123,6 +125,19 @@ def test_cmake_installs_packages_folders_and_the_command():
     assert 'handos = handos_ros.cli:main' in setup['options.entry_points']['console_scripts']
     for suite in re.findall(r'foreach\(suite ([\w/\s]+)\)', CMAKE)[0].split():
         assert (ROOT / f'test/handos_ros/{suite}.py').is_file()
+
+
+def test_ros2_run_handos_node_is_the_node():
+    assert 'install(PROGRAMS scripts/node DESTINATION lib/${PROJECT_NAME})' in CMAKE
+    script = ROOT / 'scripts/node'
+    assert script.stat().st_mode & 0o111
+    rule = ['--ros-args', '-p', 'score_threshold:=7.0']
+    command = [sys.executable, str(script), *rule]
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2 and 'score_threshold' in done.stderr
 
 
 def test_the_parameter_file_is_the_table():
