@@ -187,6 +187,8 @@ def main() -> None:
     listener = Listener()
     processes = {name: psutil.Process(process.pid) for name, process in running.items()}
     samples: list[Any] = []
+    while not listener.ages_ms:  # the model loads
+        listener.listen(1.0)
     began_s = time.monotonic()
     with contextlib.ExitStack() as open_files:
         series = open_files.enter_context(options.series.open('a')) if options.series else None
