@@ -17,7 +17,6 @@ from handos_model.backends.tensorrt.cache import (
     EngineKey,
     Machine,
     StoredEngine,
-    cache_home,
 )
 from handos_model.backends.tensorrt.signed_file import (
     MAGIC,
@@ -27,6 +26,7 @@ from handos_model.backends.tensorrt.signed_file import (
     write_signed,
 )
 from handos_model.errors import UserError
+from handos_model.files import cache_home
 
 MACHINE = Machine('10.3.0', 'Orin', '8.7')
 KEY = EngineKey('a' * 64, 'fp16', MACHINE)
