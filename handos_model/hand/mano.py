@@ -14,7 +14,7 @@ from safetensors.numpy import load, save
 from handos_model.errors import UserError
 from handos_model.files import write_whole
 from handos_model.hand.mano_pickle import MAX_BYTES, REQUIRED, Array, read_mano
-from handos_model.hand.model import HandModel
+from handos_model.hand.model import HandModel, PoseSpace
 from handos_model.types import FloatArray
 
 FORMAT = 'handos-mano-1'
@@ -55,11 +55,15 @@ def load_mano(path: Path) -> dict[str, Array]:
 
 def hand_model_from_mano(arrays: Mapping[str, Array], path: Path) -> HandModel:
     """Raises UserError, naming `path`, where the arrays make no hand."""
+    space = None
+    if 'hands_mean' in arrays and 'hands_components' in arrays:
+        space = PoseSpace(arrays['hands_mean'], arrays['hands_components'])
     try:
         return HandModel(
             **{name: arrays[name] for name, _ in REQUIRED.values()},
             tip_vertices=np.array(TIP_VERTICES),
             rotation_axes=transferred_axes(arrays),
+            pose_space=space,
         )
     except (KeyError, ValueError) as error:
         raise UserError(f'{path} is not a MANO model: {error}') from None

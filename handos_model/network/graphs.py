@@ -50,9 +50,15 @@ def detector_outputs(found: DetectorOutput, features: Tensor) -> tuple[Tensor, .
 class DecoderGraph(nn.Module):
     """features [1,L,C], queries [K,2d], boxes [K,4] -> the last layer's hands."""
 
-    def __init__(self, network: HandOS, spatial_shapes: tuple[tuple[int, int], ...]) -> None:
+    def __init__(
+        self,
+        network: HandOS,
+        spatial_shapes: tuple[tuple[int, int], ...],
+        size_hw: tuple[int, int],
+    ) -> None:
         super().__init__()
         self.network = network
+        self.size_hw = size_hw
         self.spatial_shapes = spatial_shapes
 
     def forward(
@@ -63,7 +69,7 @@ class DecoderGraph(nn.Module):
         hands = self.network.decoder(
             features,
             self.spatial_shapes,
-            self.network.config.input_size_hw,
+            self.size_hw,
             image_index,
             queries,
             boxes_cxcywh,
@@ -78,9 +84,15 @@ class DecoderGraph(nn.Module):
 
 
 @torch.no_grad()
-def build_graphs(network: HandOS) -> tuple[DetectorGraph, DecoderGraph]:
-    """Both graphs; the feature levels' shapes are found by running the detector once."""
-    image = torch.zeros(1, 3, *network.config.input_size_hw, dtype=torch.uint8)
+def build_graphs(
+    network: HandOS, size_hw: tuple[int, int] | None = None
+) -> tuple[DetectorGraph, DecoderGraph]:
+    """Both graphs at `size_hw` (the config's, where none is given).
+
+    The feature levels' shapes are found by running the detector once.
+    """
+    size_hw = size_hw or network.config.input_size_hw
+    image = torch.zeros(1, 3, *size_hw, dtype=torch.uint8)
     device = next(network.parameters()).device
     shapes = network.encode(image.to(device)).spatial_shapes
-    return DetectorGraph(network).eval(), DecoderGraph(network, shapes).eval()
+    return DetectorGraph(network).eval(), DecoderGraph(network, shapes, size_hw).eval()

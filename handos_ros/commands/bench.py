@@ -14,13 +14,16 @@ from handos_model.backends.base import EngineOptions
 from handos_model.backends.parity import made_up_images
 from handos_model.environment import describe_machine
 from handos_model.errors import UserError
+from handos_model.hand.model import HandModel
 from handos_model.pipeline import HandPipeline, PipelineConfig, StageTimes
 from handos_model.tracking.tracker import Tracker
 from handos_model.types import Camera
+from handos_ros.commands.options import ManoOption
 
 
 def bench(
     weights: Annotated[str, typer.Option(help='Shipped name, folder or hub id.')] = 'nano',
+    mano: ManoOption = None,
     backend: Annotated[str, typer.Option(help='auto, or one of `handos doctor`.')] = 'auto',
     hands: Annotated[int, typer.Option(help='Hands a frame, found there or not.')] = 1,
     size: Annotated[str, typer.Option(help='Size of the camera image.')] = '640x480',
@@ -38,7 +41,8 @@ def bench(
     everything = PipelineConfig(
         score_threshold=0.0, nms_threshold=1.0, duplicate_similarity=None, max_hands=hands
     )
-    pipeline = HandPipeline(weights, backend, everything, options, tracker=Tracker())
+    hand_model = HandModel.of(mano)
+    pipeline = HandPipeline(weights, backend, everything, options, hand_model, Tracker())
     picture = _picture(image, size)
     height, width = picture.shape[:2]
     camera = Camera.uncalibrated(width, height)

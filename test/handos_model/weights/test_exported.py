@@ -40,6 +40,7 @@ def test_round_trip(folder: Path) -> None:
     assert ExportedWeights.load(folder) == exported
 
 
+@pytest.mark.fault('disk', 'a graph that is changed or missing', 'refused')
 def test_changed_and_missing_graphs_are_refused(folder: Path) -> None:
     exported = ExportedWeights.load(folder)
     with pytest.raises(UserError, match='damaged or was changed'):
