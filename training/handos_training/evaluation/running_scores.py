@@ -154,7 +154,7 @@ class Scores:
         if hand is not None:
             self.values[f'{mean_name}_found_mm'].append(1000 * float(errors.mean()))
         counted = errors if hand is not None else np.full_like(errors, np.inf)
-        self.errors_m[auc_name].append(counted.astype(np.float32))
+        self.errors_m[auc_name].append(counted)
 
     def _f_scores(self, suffix: str, guess: Array, truth: Array) -> None:
         for name, score in zip(('f5', 'f15'), metrics.f_scores(guess, truth), strict=True):
