@@ -13,7 +13,7 @@ from handos_model.hand.model import HandModel
 from handos_model.weights.exported import ExportedWeights, GraphSampling, Precision
 
 Array: TypeAlias = npt.NDArray[Any]
-RequestedPrecision: TypeAlias = Literal['auto', 'fp32', 'fp16', 'bf16']
+RequestedPrecision: TypeAlias = Literal['auto', 'fp32', 'fp16', 'bf16', 'int8']
 
 
 class Graph(Protocol):
@@ -32,7 +32,7 @@ class Graph(Protocol):
 class EngineOptions:
     """How to open the graphs of a weights folder."""
 
-    precision: RequestedPrecision = 'auto'  # auto = what is exact on CPUs and fast on GPUs
+    precision: RequestedPrecision = 'auto'  # auto = the fastest that passed its comparison
     max_hands: int = 4  # decoders for more hands than this stay closed
     threads: int | None = None  # of a CPU backend; None = the cores that this process may use
     # The template of the weights (None: the embedded one), for torch, which builds the network.
@@ -65,9 +65,10 @@ def choose_variant(
         if precision == wanted:
             return precision, sampling
     if options.precision != 'auto' or not variants:
+        how = 'handos-quantise' if wanted == 'int8' else f'handos export --precision {wanted}'
         raise UserError(
             f'{exported.folder} has no graphs in {wanted}, only {exported.variants()}: '
-            f'choose another precision, or export with --precision {wanted}'
+            f'choose another precision, or make them by {how}'
         )
     return variants[0]
 

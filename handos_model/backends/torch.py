@@ -122,6 +122,8 @@ def engine_of_network(
     wanted = options.precision
     if wanted == 'auto':
         wanted = 'fp16' if device.type == 'cuda' else 'fp32'
+    if wanted == 'int8':
+        raise UserError('torch computes in floats here: use precision fp32, or another backend')
     if wanted == 'fp16' and device.type == 'cpu':
         raise UserError('torch has no fast fp16 on CPUs: use precision fp32 or bf16')
     autocast = {'fp32': None, 'fp16': torch.float16, 'bf16': torch.bfloat16}[wanted]

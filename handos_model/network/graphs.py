@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from handos_model.network.detectors.protocol import DetectorOutput
 from handos_model.network.handos import HandOS
 
 MAX_QUERIES = 100
@@ -29,17 +30,21 @@ class DetectorGraph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Detect in one image; the cast comes first, because TensorRT takes uint8 nowhere else."""
         features = self.network.encode(image.float().permute(0, 3, 1, 2))
-        found = features.detector
-        queries, boxes, scores = found.instance_queries, found.boxes_cxcywh, found.scores
-        if scores.shape[1] > MAX_QUERIES:
-            scores, index = scores.topk(MAX_QUERIES, dim=1)
-            rows = index.unsqueeze(-1)
-            queries = queries.gather(1, rows.expand(-1, -1, queries.shape[-1]))
-            boxes = boxes.gather(1, rows.expand(-1, -1, 4))
-        return features.values_source.float(), queries.float(), boxes.float(), scores.float()
+        return detector_outputs(features.detector, features.values_source)
+
+
+def detector_outputs(found: DetectorOutput, features: Tensor) -> tuple[Tensor, ...]:
+    """The detector graph's outputs, of the best `MAX_QUERIES` queries."""
+    queries, boxes, scores = found.instance_queries, found.boxes_cxcywh, found.scores
+    if scores.shape[1] > MAX_QUERIES:
+        scores, index = scores.topk(MAX_QUERIES, dim=1)
+        rows = index.unsqueeze(-1)
+        queries = queries.gather(1, rows.expand(-1, -1, queries.shape[-1]))
+        boxes = boxes.gather(1, rows.expand(-1, -1, 4))
+    return features.float(), queries.float(), boxes.float(), scores.float()
 
 
 class DecoderGraph(nn.Module):

@@ -28,7 +28,7 @@ def bench(
     hands: Annotated[int, typer.Option(help='Hands a frame, found there or not.')] = 1,
     size: Annotated[str, typer.Option(help='Size of the camera image.')] = '640x480',
     frames: Annotated[int, typer.Option(help='Frames to measure.')] = 100,
-    precision: Annotated[str, typer.Option(help='auto, fp32, fp16 or bf16.')] = 'auto',
+    precision: Annotated[str, typer.Option(help='auto, fp32, fp16, bf16 or int8.')] = 'auto',
     threads: Annotated[int, typer.Option(help='Of a CPU backend; 0 = the usable cores.')] = 0,
     image: Annotated[Path | None, typer.Option(help='A picture instead of a made-up one.')] = None,
     json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,

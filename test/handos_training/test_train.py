@@ -225,6 +225,7 @@ def kill_and_resume(
     return losses_of(folder / 'whole'), losses_of(cut)
 
 
+@pytest.mark.fault('training', 'kill -9', 'resumed, with the same losses')
 def test_killed_and_resumed_gives_the_same_curve(drawn_cache: Path, tmp_path: Path) -> None:
     whole, resumed = kill_and_resume(drawn_cache, tmp_path, num_steps=6, kills=2)
     assert sorted(resumed) == list(range(1, 7))
@@ -232,6 +233,7 @@ def test_killed_and_resumed_gives_the_same_curve(drawn_cache: Path, tmp_path: Pa
 
 
 @pytest.mark.long
+@pytest.mark.fault('training', 'ten times kill -9', 'resumed, with the same losses')
 def test_ten_kills_give_the_same_curve(drawn_cache: Path, tmp_path: Path) -> None:
     whole, resumed = kill_and_resume(drawn_cache, tmp_path, num_steps=24, kills=10)
     assert sorted(resumed) == list(range(1, 25))

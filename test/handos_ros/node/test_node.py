@@ -138,6 +138,9 @@ def test_the_cameras_calibration_is_used(rig):
         ({'width': 640, 'height': 480}, 'camera_info is for 640x480'),
     ],
 )
+@pytest.mark.fault(
+    'camera', 'calibration: {words}', 'hands come; distances are said to be guesses'
+)
 def test_a_missing_calibration_is_said_and_the_hands_come(rig, changes, words):
     if changes is not None:
         rig.send_info(**changes)
@@ -166,6 +169,7 @@ def test_depth_of_the_same_stamp_is_used(rigs):
     assert np.all(rig.perception.depths[-1] == 2.0)
 
 
+@pytest.mark.fault('camera', 'depth of another size, or none', 'said; hands come without it')
 def test_depth_that_does_not_fit_is_said(rigs):
     rig = rigs(use_depth=True)
     rig.send_and_wait()
@@ -204,6 +208,7 @@ BAD_IMAGES = {
 
 
 @pytest.mark.parametrize('name', BAD_IMAGES)
+@pytest.mark.fault('camera', 'image: {name}', 'dropped and named; the next is served')
 def test_a_bad_image_is_dropped_named_and_survived(rig, name):
     changes, words = BAD_IMAGES[name]
     rig.send_and_wait()
@@ -223,6 +228,9 @@ def test_diagnostics_come_at_least_every_second(rig):
     assert len(rig.outputs['diagnostics']) > before
 
 
+@pytest.mark.fault(
+    'camera', 'a stamp that comes again, or goes back', 'dropped and named; tracks begin anew'
+)
 def test_a_stamp_that_comes_again_or_goes_back(rig):
     stamp_ns = stamp_of(rig.send_and_wait())
     rig.send(stamp_ns=stamp_ns)
@@ -237,6 +245,7 @@ def test_a_stamp_that_comes_again_or_goes_back(rig):
 
 
 @pytest.mark.parametrize('kind', ['truncated', 'bomb', 'text'])
+@pytest.mark.fault('camera', 'compressed image: {kind}', 'dropped and named; the next is served')
 def test_a_bad_file_is_dropped_named_and_survived(rigs, kind):
     rig = rigs(image_transport='compressed')
     good = cv2.imencode('.jpg', np.zeros((30, 40, 3), np.uint8))[1].tobytes()
@@ -258,6 +267,7 @@ def test_a_bad_file_is_dropped_named_and_survived(rigs, kind):
     assert rig.outputs['hands'][0].header.stamp.sec == 6
 
 
+@pytest.mark.fault('backend', 'raises, as out of memory does', 'said; the next image is served')
 def test_a_backend_that_raises_is_named_and_survived(rig):
     def fail():
         raise RuntimeError('out of memory')
@@ -272,6 +282,7 @@ def test_a_backend_that_raises_is_named_and_survived(rig):
     rig.spin_until(rig.accounted)
 
 
+@pytest.mark.fault('backend', 'keeps raising', 'built anew')
 def test_a_backend_that_keeps_failing_is_built_anew(rigs):
     built = []
 
@@ -290,6 +301,7 @@ def test_a_backend_that_keeps_failing_is_built_anew(rigs):
     assert len(rig.send_and_wait().hands) == 2 and len(built) == 2
 
 
+@pytest.mark.fault('backend', 'hangs', 'said, replaced by a new one')
 def test_a_backend_that_hangs_is_replaced(rigs):
     release = threading.Event()
     built = []
@@ -316,6 +328,7 @@ def test_the_default_watchdog_is_two_seconds(rig):
     assert rig.node.get_parameter('watchdog_s').value == 2.0
 
 
+@pytest.mark.fault('backend', 'returns NaN', 'that hand is left out; said')
 def test_numbers_that_are_none_never_leave_the_node(rig):
     bad = make_hand(1, 'left', joints_m=np.full((21, 3), np.nan))
     rig.perception.hands = [make_hand(0), bad]
@@ -356,6 +369,7 @@ def test_hands_that_vanish_are_said_lost_once(rig):
     assert [hand.id for hand in rig.send_and_wait().hands] == [0]
 
 
+@pytest.mark.fault('camera', 'stops and returns', 'hands said lost once; hands again')
 def test_a_camera_that_stops_and_returns(rigs):
     rig = rigs(stale_after_s=0.3, diagnostics_period_s=0.1)
     stamp_ns = stamp_of(rig.send_and_wait())
@@ -380,6 +394,7 @@ def test_why_nothing_arrives_is_found_in_the_graph(rigs):
     assert absent.message.startswith('waiting')
 
 
+@pytest.mark.fault('network', 'a QoS that does not match', 'said with the parameter to set')
 def test_a_qos_that_does_not_match_is_named(rigs, ros):
     override = 'qos_overrides./image.subscription.reliability'
     rig = rigs(start=False, **{override: 'reliable'})
@@ -392,6 +407,9 @@ def test_a_qos_that_does_not_match_is_named(rigs, ros):
     assert 'offers a QoS that does not match' in status.message
 
 
+@pytest.mark.fault(
+    'process', 'four times the images it can process', 'old ones dropped and counted; ages bounded'
+)
 def test_overload_drops_frames_and_keeps_them_young(rigs):
     service_s = 0.08
     rig = rigs(FakePerception(before=sleeping(service_s)))
@@ -430,6 +448,7 @@ def test_loading_is_reported_and_does_not_block(rigs):
     rig.spin_until(rig.accounted)
 
 
+@pytest.mark.fault('backend', 'weights that cannot be loaded', 'said')
 def test_weights_that_cannot_be_loaded_are_named(rigs):
     def factory(settings, report):
         raise UserError('no weights at nowhere')

@@ -39,11 +39,13 @@ def test_a_folder_with_shards_is_not_overwritten(tmp_path: Path) -> None:
         ShardWriter(tmp_path)
 
 
+@pytest.mark.fault('training', 'a shard is missing', 'named before training')
 def test_missing_shards_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r'nowhere\.tar'):
         ShardDataset([tmp_path / 'nowhere.tar'])
 
 
+@pytest.mark.fault('training', 'a corrupt shard', 'the sample is named')
 def test_a_broken_sample_is_named(batch: Batch, tmp_path: Path) -> None:
     with ShardWriter(tmp_path, per_shard=9) as writer:
         writer.write(batch)
