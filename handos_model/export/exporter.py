@@ -77,7 +77,7 @@ class ExportConfig:
             ('storage', (self.storage,), get_args(Storage)),
         ):
             if 'int8' in given:
-                raise UserError('8 bits need pictures to measure on: export, then handos-quantise')
+                raise UserError('int8 needs pictures to measure on: export, then handos-quantise')
             if not given or set(given) - set(known):
                 raise UserError(f'{name} {", ".join(given) or "(none)"}: give {", ".join(known)}')
         if not self.hands or min(self.hands) < 1 or max(self.hands) > 32:

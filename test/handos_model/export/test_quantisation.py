@@ -10,7 +10,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from handos_model.export.quantisation import observe, quantised, widened
+from handos_model.export.quantisation import observe, quantised
+from handos_model.export.rounding_plan import widened
 
 RANDOM = np.random.default_rng(0)
 
