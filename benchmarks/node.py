@@ -41,6 +41,7 @@ class NullPerception:
 
     model = 'null'
     backend = 'nothing'
+    not_finite = 0
 
     def __init__(self) -> None:
         hand_model = HandModel.embedded()
@@ -68,14 +69,12 @@ class NullPerception:
         self.hands = [right, replace(right, id=1, side='left')]
 
     def __call__(
-        self, image_rgb: ImageArray, camera: Camera, stamp_s: float, depth_m: FloatArray | None
+        self, image_rgb: ImageArray, camera: Camera, depth_m: FloatArray | None
     ) -> list[Hand]:
         return self.hands
 
     def theta(self, hand: Hand) -> FloatArray:
         return np.zeros(48)
-
-    def reset(self) -> None: ...
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +27,6 @@ from handos_model.preprocess import ChannelOrder, Letterbox
 from handos_model.selection import select_instances
 from handos_model.types import Camera, FloatArray, Hand, ImageArray, ScaleSource, TrackState
 from handos_model.weights.store import check_template, find_weights, load_config
-
-
-class Tracker(Protocol):
-    """Gives hands ids over time."""
-
-    def update(self, hands: list[Hand], stamp_s: float) -> list[Hand]: ...
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,7 @@ class StageTimes:
     select: float = 0.0
     decoder: float = 0.0
     solve: float = 0.0  # un-mapping, duplicates, translation, sides
-    track: float = 0.0
+    track: float = 0.0  # of whoever tracks the hands
 
     @property
     def total(self) -> float:
@@ -111,7 +104,8 @@ class HandPipeline:
     """`pipeline(image_rgb, camera) -> list[Hand]`, best score first.
 
     `weights` is a folder of `handos export` (or of `HandOS.save_pretrained` for the torch
-    backend), or a shipped name. All buffers are made once; one instance serves one thread.
+    backend), or a shipped name. All buffers are made once; one instance serves one thread, and
+    remembers nothing from image to image (`tracking.tracker` follows hands over time).
     """
 
     def __init__(
@@ -121,7 +115,6 @@ class HandPipeline:
         config: PipelineConfig | None = None,
         options: EngineOptions | None = None,
         hand_model: HandModel | None = None,
-        tracker: Tracker | None = None,
     ) -> None:
         self.config = config or PipelineConfig()
         folder = find_weights(weights)
@@ -130,7 +123,7 @@ class HandPipeline:
         check_template(network, hand_model)
         name, self.backend_reason = choose_backend(backend, folder)
         options = options or EngineOptions(max_hands=self._most_candidates())
-        self._set_up(open_engine(name, folder, options), network, hand_model, tracker)
+        self._set_up(open_engine(name, folder, options), network, hand_model)
 
     @classmethod
     def of_engine(
@@ -139,26 +132,19 @@ class HandPipeline:
         network: HandOSConfig,
         config: PipelineConfig | None = None,
         hand_model: HandModel | None = None,
-        tracker: Tracker | None = None,
     ) -> HandPipeline:
         """Over graphs that are open already."""
         pipeline = cls.__new__(cls)
         pipeline.config = config or PipelineConfig()
         pipeline.backend_reason = 'given'
-        pipeline._set_up(engine, network, hand_model or HandModel.embedded(), tracker)
+        pipeline._set_up(engine, network, hand_model or HandModel.embedded())
         return pipeline
 
-    def _set_up(
-        self,
-        engine: Engine,
-        network: HandOSConfig,
-        hand_model: HandModel,
-        tracker: Tracker | None,
-    ) -> None:
+    def _set_up(self, engine: Engine, network: HandOSConfig, hand_model: HandModel) -> None:
         self.engine = engine
-        self.tracker = tracker
         self.faces = hand_model.faces
         self.times = StageTimes()
+        self.not_finite = 0
         self.network_hw = network.input_size_hw
         self._boundary = boundary_vertices(hand_model.faces)
         self._letterbox = Letterbox(network.input_size_hw, network.input_size_hw)
@@ -189,14 +175,14 @@ class HandPipeline:
         image: ImageArray,
         camera: Camera,
         depth_m: FloatArray | None = None,
-        stamp_s: float | None = None,
         channel_order: ChannelOrder = 'rgb',
     ) -> list[Hand]:
         """Hands in uint8 image [H,W,3], in the optical frame of `camera`.
 
-        `depth_m` [H,W] is an aligned depth image in metres (0 or NaN where unknown); `stamp_s` is
-        the time of the image, for the tracker. `self.times` says what each part took. Raises
-        UserError where image, camera and depth do not fit each other.
+        `depth_m` [H,W] is an aligned depth image in metres (0 or NaN where unknown). `self.times`
+        says what each part took, `self.not_finite` how many candidates were left out because the
+        network returned NaN or infinity for them. Raises UserError where image, camera and depth
+        do not fit each other.
         """
         self._check(image, camera, depth_m)
         marks = [time.perf_counter()]
@@ -209,6 +195,7 @@ class HandPipeline:
         found = self.engine.detector.infer({'image': self._input})
         mark()
         scores, boxes = found['scores'][0], found['boxes_cxcywh'][0]
+        self.not_finite = int(np.isnan(scores).sum())
         config = self.config
         chosen = select_instances(
             scores, boxes, config.score_threshold, config.nms_threshold, self._most_candidates()
@@ -219,9 +206,6 @@ class HandPipeline:
         hands: list[Hand] = []
         if decoded is not None:
             hands = self._place(decoded, scores[chosen], boxes[chosen], camera, depth_m)
-        mark()
-        if self.tracker is not None:
-            hands = self.tracker.update(hands, time.monotonic() if stamp_s is None else stamp_s)
         mark()
         self.times = StageTimes(*np.diff(marks).tolist())
         return hands
@@ -291,8 +275,12 @@ class HandPipeline:
         """Un-map the candidates, drop duplicates, solve for the camera, tell the sides."""
         config = self.config
         joints_px = self._letterbox.to_image(decoded.joints_2d)
-        # A sum is finite only if all its terms are.
-        keep = np.flatnonzero(np.isfinite(joints_px.sum((1, 2)) + decoded.vertices_m.sum((1, 2))))
+        # A sum is finite only if all its terms are. From here on every number of a hand is.
+        total = scores + boxes_cxcywh.sum(1) + decoded.visibility.sum(1)
+        for values in (joints_px, decoded.joints_m, decoded.vertices_m):
+            total = total + values.sum((1, 2))
+        keep = np.flatnonzero(np.isfinite(total))
+        self.not_finite += len(total) - len(keep)
         if config.duplicate_similarity is not None:
             keep = keep[distinct_hands(joints_px[keep], config.duplicate_similarity)]
         keep = keep[: config.max_hands]
