@@ -6,7 +6,6 @@ Hands are a batch dimension throughout, so that hands of one image never see eac
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,12 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handos_model.config import AttentionStrategy
-from handos_model.network.detectors.protocol import SpatialShapes
+from handos_model.network.detectors.protocol import Sampler, SpatialShapes
 
-# (values [B,L,heads,dh], spatial_shapes, locations [B,T,heads,levels,points,2] normalised,
-#  weights [B,T,heads,levels,points]) -> [B,T,heads*dh]: the signature of every published
-# multi-scale deformable attention kernel, so that one can take this function's place.
-Sampler: TypeAlias = Callable[[Tensor, SpatialShapes, Tensor, Tensor], Tensor]
 Groups: TypeAlias = tuple[tuple[slice, slice], ...]
 
 # Fig. 8 (a) to (d): who sees whom among joints J, vertices V and the camera token t.

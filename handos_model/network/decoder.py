@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from handos_model.config import DecoderConfig
+from handos_model.hand.coarse_vertices import select_vertices
 from handos_model.hand.model import HandModel
 from handos_model.network.attention import (
     SAMPLERS,
@@ -13,10 +14,9 @@ from handos_model.network.attention import (
     GroupedSelfAttention,
     Groups,
     HandPacking,
-    Sampler,
     attention_groups,
 )
-from handos_model.network.detectors.protocol import SpatialShapes
+from handos_model.network.detectors.protocol import Sampler, SpatialShapes
 from handos_model.network.heads import (
     MLP,
     DecoderOutput,
@@ -132,7 +132,7 @@ class InteractiveDecoder(nn.Module):
         self.joint_heads = nn.ModuleList(JointHeads(dim) for _ in range(config.num_layers))
         if config.stage == '2d':
             return
-        vertices, upsampling = hand_model.coarse_vertices(config.vertex_tokens)
+        vertices, upsampling = select_vertices(hand_model, config.vertex_tokens)
         self.lifting = Lifting(dim, hand_model, torch.tensor(vertices))
         self.camera_position = MLP(4, dim, dim)
         self.mesh_heads = nn.ModuleList(MeshHeads(dim) for _ in range(config.layers_3d))

@@ -23,8 +23,7 @@ from handos_model.types import (
     Hand,
     ImageArray,
 )
-from handos_ros.images import compressed as compressed_images
-from handos_ros.images import encodings as image_encodings
+from handos_ros.images import compressed, encodings
 from handos_ros.images.encodings import ImageError
 
 MessageTypes = Callable[[str], Any]  # 'package/msg/Name' -> class
@@ -46,8 +45,8 @@ class CameraInfoError(ValueError):
 class Limits:
     """Sizes above which an image is refused."""
 
-    max_pixels: int = image_encodings.MAX_PIXELS
-    max_compressed_bytes: int = compressed_images.MAX_COMPRESSED_BYTES
+    max_pixels: int = encodings.MAX_PIXELS
+    max_compressed_bytes: int = compressed.MAX_COMPRESSED_BYTES
 
 
 def stamp_ns(message: Any) -> int:
@@ -59,10 +58,10 @@ def stamp_ns(message: Any) -> int:
 def image_to_rgb(message: Any, limits: Limits) -> ImageArray:
     """sensor_msgs/Image or CompressedImage -> [H,W,3] uint8 RGB. Raises ImageError."""
     if hasattr(message, 'format'):
-        return compressed_images.decode_compressed_rgb(
+        return compressed.decode_compressed_rgb(
             message.data, max_pixels=limits.max_pixels, max_bytes=limits.max_compressed_bytes
         )
-    return image_encodings.decode_rgb(**_layout(message), max_pixels=limits.max_pixels)
+    return encodings.decode_rgb(**_layout(message), max_pixels=limits.max_pixels)
 
 
 def depth_to_m(message: Any, shape: tuple[int, int], limits: Limits) -> FloatArray:
@@ -75,7 +74,7 @@ def depth_to_m(message: Any, shape: tuple[int, int], limits: Limits) -> FloatArr
             f'depth is {message.width}x{message.height} but the image is {shape[1]}x{shape[0]}: '
             'subscribe to the depth that is aligned to the colour image'
         )
-    return image_encodings.decode_depth_m(**_layout(message), max_pixels=limits.max_pixels)
+    return encodings.decode_depth_m(**_layout(message), max_pixels=limits.max_pixels)
 
 
 def camera_from_info(message: Any, shape: tuple[int, int]) -> Camera:

@@ -1,6 +1,5 @@
 """Tracks on simulated hands: ids, smoothing, delay, sides, and everything that can go missing."""
 
-
 import numpy as np
 import pytest
 

@@ -13,15 +13,15 @@ goes on learning from every cell while the queries learn from a few.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from handos_model.files import write_whole
 from handos_model.network.detectors.dfine import DFineDetector
 from handos_model.network.detectors.protocol import flatten_maps
 from handos_model.network.heads import MLP
@@ -84,10 +84,8 @@ def save_dense_heads(module: nn.Module, folder: Path) -> None:
     """Put the heads of a training step, if it has any, beside the weights in `folder`."""
     for heads in (part for part in module.modules() if isinstance(part, DenseHeads)):
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f'.{HEADS_FILE}.{os.getpid()}'
         tensors = {name: value.contiguous() for name, value in heads.state_dict().items()}
-        save_file(tensors, partial)
-        partial.replace(folder / HEADS_FILE)
+        write_whole(folder / HEADS_FILE, save(tensors))
 
 
 def load_dense_heads(heads: DenseHeads, folder: Path) -> bool:
