@@ -116,7 +116,7 @@ class HandModel:
 
     @classmethod
     def from_mano_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> HandModel:
-        """Of MANO's arrays by our names, read from `path`. Raises UserError if they are no hand."""
+        """Of MANO's arrays by our names, read from `path`. Raises UserError if it is no hand."""
         from handos_model.hand.mano import TIP_VERTICES, transferred_axes
 
         embedded = cls.embedded()
