@@ -121,14 +121,14 @@ def test_the_picture_is_true() -> None:
     assert page == drawn(page), 'draw it anew: python -m tools.rooms'
 
 
-def test_only_the_mano_reader_knows_pickle() -> None:
+def test_only_the_safe_reader_knows_pickle() -> None:
     users = {
         module
         for module, path in modules().items()
         if PICKLE & {name.partition('.')[0] for name in imported_names(path)}
     }
     assert {module for module in users if outside(module, ('handos_training',))} <= {
-        'handos_model.hand.mano_pickle'
+        'handos_model.hand.safe_pickle'
     }
 
 

@@ -11,7 +11,8 @@ from safetensors.numpy import save
 
 from handos_model.errors import UserError
 from handos_model.files import write_whole
-from handos_model.hand.mano_pickle import MAX_BYTES, Array, read_mano
+from handos_model.hand.mano_pickle import MAX_BYTES, read_mano
+from handos_model.hand.safe_pickle import Array
 from handos_model.types import FloatArray
 
 FORMAT = 'handos-mano-1'

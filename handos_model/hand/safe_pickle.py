@@ -1,35 +1,60 @@
-"""A pickle as data: no class of it is imported, nothing of it is called.
+"""Somebody else's pickle as data: nothing of it is imported, nothing of it is called.
 
-A real unpickler runs somebody else's pickle as a program. This machine only keeps its stack and
-memo: the classes that MANO's file needs become `Stub`s that remember their arguments, and every
-other name ends the reading. Work and memory are bounded by the pickle's size and MAX_OPCODES.
+A pickle is a program that may name any function and call it. Here it may name only what the
+allow list holds, and each of these names stands for itself: where the program calls it, a `Stub`
+remembers the arguments, and later the state. Work and memory are bounded by the pickle's size and
+MAX_OPCODES. Arrays are made of the bytes in their stubs, each with a type from a list.
 """
 
 from __future__ import annotations
 
+import io
+import math
+import pickle
 import pickletools
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 MAX_OPCODES = 200_000  # MANO's has some hundreds
+MAX_ITEMS = 32 * 2**20  # along one axis of an array
 
-DTYPE, NDARRAY, RECONSTRUCT, CSC_MATRIX, CH, SELECT, SET = range(7)
-GLOBALS = {
+DTYPE, NDARRAY, RECONSTRUCT, SCALAR, ENCODE, BYTES, SET, CSC_MATRIX, CH, SELECT = range(10)
+ALLOWED = {
     ('numpy', 'dtype'): DTYPE,
     ('numpy', 'ndarray'): NDARRAY,
-    ('numpy.core.multiarray', '_reconstruct'): RECONSTRUCT,
-    ('numpy._core.multiarray', '_reconstruct'): RECONSTRUCT,
+    **{(f'numpy.{core}.multiarray', '_reconstruct'): RECONSTRUCT for core in ('core', '_core')},
+    **{(f'numpy.{core}.multiarray', 'scalar'): SCALAR for core in ('core', '_core')},
+    ('_codecs', 'encode'): ENCODE,  # how Python 3 writes bytes for Python 2
+    ('__builtin__', 'bytes'): BYTES,
+    ('__builtin__', 'set'): SET,
+    ('builtins', 'set'): SET,
     ('scipy.sparse.csc', 'csc_matrix'): CSC_MATRIX,
     ('scipy.sparse._csc', 'csc_matrix'): CSC_MATRIX,
     ('chumpy.ch', 'Ch'): CH,
     ('chumpy.reordering', 'Select'): SELECT,
-    ('__builtin__', 'set'): SET,
-    ('builtins', 'set'): SET,
 }
+ITEM_TYPES = {f'{kind}{size}' for kind in 'iu' for size in (1, 2, 4, 8)} | {'f4', 'f8', 'b1'}
+# What picklers write for plain data. Not among them: classes made by name and arguments (INST,
+# OBJ, NEWOBJ_EX), what is kept outside (EXT1, PERSID), and what is allocated before it is read.
+INSTRUCTIONS = frozenset(
+    (
+        *('PROTO', 'FRAME', 'STOP', 'MARK', 'POP', 'POP_MARK', 'DUP', 'GLOBAL', 'STACK_GLOBAL'),
+        *('PUT', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE', 'GET', 'BINGET', 'LONG_BINGET'),
+        *('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT'),
+        *('STRING', 'BINSTRING', 'SHORT_BINSTRING', 'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8'),
+        *('UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8'),
+        *('NONE', 'NEWTRUE', 'NEWFALSE', 'TUPLE', 'EMPTY_TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3'),
+        *('LIST', 'EMPTY_LIST', 'APPEND', 'APPENDS', 'DICT', 'EMPTY_DICT', 'SETITEM', 'SETITEMS'),
+        *('EMPTY_SET', 'ADDITEMS', 'REDUCE', 'NEWOBJ', 'BUILD'),
+    )
+)
 
-Value: TypeAlias = Any  # whatever a pickle can hold, with Stub and Global for its objects
+Array: TypeAlias = npt.NDArray[Any]
+Value: TypeAlias = Any  # whatever a pickle can hold, with Stub and Name for its objects
 
 
 class RefusedError(Exception):
@@ -37,8 +62,8 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Global:
-    """One of the seven names, not the thing."""
+class Name:
+    """One of the allowed names, not the thing."""
 
     kind: int
 
@@ -48,173 +73,156 @@ class Stub:
     """An object that was not made: its class, the arguments of its making, its state."""
 
     kind: int
-    arguments: Value
+    arguments: tuple[Value, ...] = ()
     state: Value = None
 
 
-class Machine:
-    """The pickle's stack, marks and memo; `run` returns what STOP leaves."""
-
-    def __init__(self) -> None:
-        self.stack: list[Value] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Value] = {}
-
-    def run(self, data: bytes) -> Value:
-        for count, (name, argument) in enumerate(opcodes(data)):
-            if count >= MAX_OPCODES:
-                raise RefusedError(f'more than {MAX_OPCODES} pickle instructions')
-            if name == 'STOP':
-                return self.pop()
-            if name in PUSHES:
-                self.stack.append(argument)
-            elif name in ACTIONS:
-                ACTIONS[name](self, argument)
-            elif name not in IGNORED:
-                raise RefusedError(f'pickle instruction {name}, which MANO has no use for')
-        raise RefusedError('it has no end')
-
-    def pop(self) -> Value:
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise RefusedError('pickle stack underflow')
-        return self.stack.pop()
-
-    def pop_to_mark(self) -> list[Value]:
-        if not self.marks:
-            raise RefusedError('pickle mark missing')
-        mark = self.marks.pop()
-        values = self.stack[mark:]
-        del self.stack[mark:]
-        return values
-
-    def top(self, kind: type) -> Value:
-        value = self.pop()
-        self.stack.append(value)
-        if type(value) is not kind:
-            raise RefusedError(f'a {kind.__name__} expected on the pickle stack')
-        return value
-
-    def mark(self, _: Value) -> None:
-        self.marks.append(len(self.stack))
-
-    def discard(self, _: Value) -> None:
-        self.pop()
-
-    def discard_to_mark(self, _: Value) -> None:
-        self.pop_to_mark()
-
-    def duplicate(self, _: Value) -> None:
-        value = self.pop()
-        self.stack += [value, value]
-
-    def put(self, index: Value) -> None:
-        value = self.pop()
-        self.stack.append(value)
-        self.memo[len(self.memo) if index is None else index] = value
-
-    def get(self, index: Value) -> None:
-        if index not in self.memo:
-            raise RefusedError('pickle memo entry missing')
-        self.stack.append(self.memo[index])
-
-    def push_tuple(self, length: int) -> None:
-        values = [self.pop() for _ in range(length)]
-        self.stack.append(tuple(reversed(values)))
-
-    def append(self, _: Value) -> None:
-        value = self.pop()
-        self.top(list).append(value)
-
-    def appends(self, _: Value) -> None:
-        values = self.pop_to_mark()
-        self.top(list).extend(values)
-
-    def set_item(self, _: Value) -> None:
-        value, key = self.pop(), self.pop()
-        update(self.top(dict), [key, value])
-
-    def set_items(self, _: Value) -> None:
-        values = self.pop_to_mark()
-        update(self.top(dict), values)
-
-    def name_global(self, argument: Value) -> None:
-        module, _, name = str(argument).partition(' ')
-        if (module, name) not in GLOBALS:
-            raise RefusedError(f'it names {module[:60]}.{name[:60]}, which MANO has no use for')
-        self.stack.append(Global(GLOBALS[module, name]))
-
-    def stack_global(self, _: Value) -> None:
-        name, module = self.pop(), self.pop()
-        self.name_global(f'{module} {name}' if type(module) is type(name) is str else '? ?')
-
-    def make(self, _: Value) -> None:
-        """REDUCE and NEWOBJ: remember the call."""
-        arguments, called = self.pop(), self.pop()
-        if not isinstance(called, Global) or not isinstance(arguments, tuple):
-            raise RefusedError('a call of something that is no class')
-        self.stack.append(Stub(called.kind, arguments))
-
-    def add_items(self, _: Value) -> None:
-        """Nobody asks what is in a set."""
-        self.pop_to_mark()
-        self.top(Stub)
-
-    def build(self, _: Value) -> None:
-        state = self.pop()
-        self.top(Stub).state = state
-
-
-def update(target: dict[Value, Value], pairs: list[Value]) -> None:
-    keys, values = pairs[::2], pairs[1::2]
-    if len(keys) != len(values) or not all(type(key) in (str, bytes, int) for key in keys):
-        raise RefusedError('a dictionary key that is neither text nor a number')
-    target.update(zip(keys, values, strict=True))
-
-
-def opcodes(data: bytes) -> Iterator[tuple[str, Value]]:
-    """Names and arguments of the pickle's instructions, parsed but not followed."""
+def load_stubs(data: bytes) -> Value:
+    """What the pickle holds: plain values, and a `Stub` for each object. Raises RefusedError."""
     try:
-        for opcode, argument, _ in pickletools.genops(data):
-            yield opcode.name, argument
-    except (ValueError, KeyError, IndexError, OverflowError, struct.error) as error:
+        _check_instructions(data)
+        return _Unpickler(io.BytesIO(data), encoding='latin-1').load()  # as Python 2 wrote bytes
+    except RefusedError:
+        raise
+    except Exception as error:  # a damaged pickle fails in whatever way its values allow
         raise RefusedError(f'damaged pickle ({str(error)[:80]})') from None
 
 
-PUSHES = frozenset(
-    (
-        *('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT'),
-        *('STRING', 'BINSTRING', 'SHORT_BINSTRING', 'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8'),
-        *('UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8'),
+def is_kind(value: Value, *kinds: int) -> bool:
+    return isinstance(value, Stub) and value.kind in kinds
+
+
+def is_shape(value: Value) -> bool:
+    return (
+        isinstance(value, tuple)
+        and 0 < len(value) <= 4
+        and all(type(size) is int and 0 <= size <= MAX_ITEMS for size in value)
     )
-)
-IGNORED = frozenset(('PROTO', 'FRAME'))
-ACTIONS: dict[str, Callable[[Machine, Value], None]] = {
-    'NONE': lambda machine, _: machine.stack.append(None),
-    'NEWTRUE': lambda machine, _: machine.stack.append(True),
-    'NEWFALSE': lambda machine, _: machine.stack.append(False),
-    'EMPTY_LIST': lambda machine, _: machine.stack.append([]),
-    'EMPTY_DICT': lambda machine, _: machine.stack.append({}),
-    'EMPTY_SET': lambda machine, _: machine.stack.append(Stub(SET, ())),
-    'EMPTY_TUPLE': lambda machine, _: machine.stack.append(()),
-    'TUPLE1': lambda machine, _: machine.push_tuple(1),
-    'TUPLE2': lambda machine, _: machine.push_tuple(2),
-    'TUPLE3': lambda machine, _: machine.push_tuple(3),
-    'TUPLE': lambda machine, _: machine.stack.append(tuple(machine.pop_to_mark())),
-    'LIST': lambda machine, _: machine.stack.append(machine.pop_to_mark()),
-    'APPEND': Machine.append,
-    'APPENDS': Machine.appends,
-    'SETITEM': Machine.set_item,
-    'SETITEMS': Machine.set_items,
-    'ADDITEMS': Machine.add_items,
-    'MARK': Machine.mark,
-    'POP': Machine.discard,
-    'POP_MARK': Machine.discard_to_mark,
-    'DUP': Machine.duplicate,
-    **dict.fromkeys(('PUT', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE'), Machine.put),
-    **dict.fromkeys(('GET', 'BINGET', 'LONG_BINGET'), Machine.get),
-    'GLOBAL': Machine.name_global,
-    'STACK_GLOBAL': Machine.stack_global,
-    'REDUCE': Machine.make,
-    'NEWOBJ': Machine.make,
-    'BUILD': Machine.build,
-}
+
+
+def plain_array(stub: Stub) -> Array:
+    """The array of `ndarray`'s state `(version, shape, dtype, is_fortran, bytes)`."""
+    if not isinstance(stub.state, tuple) or len(stub.state) != 5:
+        raise RefusedError('an array without content')
+    _, shape, dtype_stub, is_fortran, stored = stub.state
+    dtype, content = _item_type(dtype_stub), _content(stored)
+    if not is_shape(shape):
+        raise RefusedError('an array of something else than numbers')
+    if math.prod(shape) * dtype.itemsize != len(content):
+        raise RefusedError(f'an array of shape {shape} in {len(content)} bytes')
+    flat = np.frombuffer(content, dtype) if content else np.zeros(0, dtype)
+    array: Array = flat.reshape(shape, order='F' if is_fortran in (True, 1) else 'C')
+    return array
+
+
+def plain_number(stub: Stub) -> Any:
+    """The number of numpy's `scalar(dtype, bytes)`."""
+    if len(stub.arguments) != 2:
+        raise RefusedError('a number without content')
+    dtype, content = _item_type(stub.arguments[0]), _content(stub.arguments[1])
+    if len(content) != dtype.itemsize:
+        raise RefusedError(f'a number in {len(content)} bytes')
+    return np.frombuffer(content, dtype)[0].item()
+
+
+def _item_type(stub: Value) -> np.dtype[Any]:
+    """The dtype of `numpy.dtype(code, ...)` with its state `(version, byte order, ...)`."""
+    code = stub.arguments[0] if is_kind(stub, DTYPE) and stub.arguments else None
+    if type(code) is not str or code not in ITEM_TYPES:
+        raise RefusedError('an array whose items are not plain numbers')
+    order = stub.state[1] if isinstance(stub.state, tuple) and len(stub.state) > 1 else '='
+    if type(order) is not str or order not in ('<', '>', '|', '='):
+        raise RefusedError('an array of unknown byte order')
+    dtype: np.dtype[Any] = np.dtype(order + code)
+    return dtype
+
+
+def _content(value: Value) -> bytes:
+    """Bytes, however the pickler wrote them."""
+    if is_kind(value, ENCODE) and value.arguments[1:] == ('latin1',):
+        value = value.arguments[0]
+    elif is_kind(value, BYTES) and not value.arguments:
+        value = b''
+    if isinstance(value, str):
+        try:
+            value = value.encode('latin-1')
+        except UnicodeEncodeError:
+            raise RefusedError('an array of text') from None
+    if not isinstance(value, bytes):
+        raise RefusedError('an array of something else than numbers')
+    return value
+
+
+def _check_instructions(data: bytes) -> None:
+    """Count and look at the instructions before any is followed; lengths must fit the data."""
+    for count, (opcode, _, _) in enumerate(pickletools.genops(data)):
+        if count >= MAX_OPCODES:
+            raise RefusedError(f'more than {MAX_OPCODES} pickle instructions')
+        if opcode.name not in INSTRUCTIONS:
+            raise RefusedError(f'instruction {opcode.name}, which plain data has no use for')
+
+
+class _Unpickler(pickle._Unpickler):
+    """Python's own, but what is called is remembered, and nothing is hashed that could be deep."""
+
+    stack: list[Value]
+    pop_mark: Callable[[], list[Value]]
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return Name(ALLOWED[module, name])
+        except KeyError:
+            text = f'it names {module[:60]}.{name[:60]}, which plain data has no use for'
+            raise RefusedError(text) from None
+
+    def make(self) -> None:
+        """REDUCE and NEWOBJ."""
+        arguments, called = self.stack.pop(), self.stack.pop()
+        if not isinstance(called, Name) or not isinstance(arguments, tuple):
+            raise RefusedError('a call of something that is no class')
+        self.stack.append(Stub(called.kind, arguments))
+
+    def build(self) -> None:
+        state, stub = self.stack.pop(), self.stack[-1]
+        if not isinstance(stub, Stub):
+            raise RefusedError('a state of something that is no object')
+        stub.state = state
+
+    def empty_set(self) -> None:
+        self.stack.append(Stub(SET))
+
+    def add_items(self) -> None:
+        """Nobody asks what is in a set."""
+        self.pop_mark()
+
+    def new_dict(self) -> None:
+        values = self.pop_mark()
+        self.stack.append({})
+        self.update(values)
+
+    def set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.update([key, value])
+
+    def set_items(self) -> None:
+        self.update(self.pop_mark())
+
+    def update(self, pairs: list[Value]) -> None:
+        keys, values = pairs[::2], pairs[1::2]
+        if not all(type(key) in (str, bytes, int) for key in keys):
+            raise RefusedError('a dictionary key that is neither text nor a number')
+        if type(self.stack[-1]) is not dict:
+            raise RefusedError('an item of something that is no dictionary')
+        self.stack[-1].update(zip(keys, values, strict=True))
+
+    dispatch |= {
+        pickle.REDUCE[0]: make,
+        pickle.NEWOBJ[0]: make,
+        pickle.BUILD[0]: build,
+        pickle.EMPTY_SET[0]: empty_set,
+        pickle.ADDITEMS[0]: add_items,
+        pickle.DICT[0]: new_dict,
+        pickle.SETITEM[0]: set_item,
+        pickle.SETITEMS[0]: set_items,
+    }

@@ -15,8 +15,8 @@ import scipy.sparse
 from handos_model.errors import UserError
 from handos_model.hand.mano_pickle import MAX_BYTES, parse_mano, read_mano
 from handos_model.hand.model import HandModel
-from handos_model.hand.pickle_machine import MAX_OPCODES, RefusedError
 from handos_model.hand.pose_limits import random_pose
+from handos_model.hand.safe_pickle import MAX_OPCODES, RefusedError
 from handos_ros.cli import main
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -244,7 +244,7 @@ import numpy as np
 from handos_model.errors import UserError
 from handos_model.hand.model import HandModel
 from handos_model.hand.mano_pickle import parse_mano
-from handos_model.hand.pickle_machine import RefusedError
+from handos_model.hand.safe_pickle import RefusedError
 from mano_files import mutated, structure
 
 count, seed = int(sys.argv[2]), int(sys.argv[3])
