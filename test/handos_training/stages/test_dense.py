@@ -17,7 +17,6 @@ from handos_training.stages.dense import (
     DenseStage,
     centre_tokens,
     focal,
-    iou_and_giou,
     joint_cross_entropy,
     joint_depths,
     load_dense_heads,
@@ -28,7 +27,7 @@ from handos_training.stages.dense import (
 )
 from handos_training.stages.losses import weighted_loss
 from handos_training.stages.module import tiny
-from handos_training.stages.targets import hand_targets
+from handos_training.stages.targets import cxcywh_to_xyxy, hand_targets, iou_and_giou
 
 SHAPES = [(12, 16), (6, 8), (3, 4)]  # of 96x128 at strides 8, 16, 32
 PARTS = torch.arange(778) % NUM_PARTS
@@ -161,11 +160,11 @@ def test_a_shared_token_finds_the_smaller_hand() -> None:
 def test_giou_of_known_boxes() -> None:
     a = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.25, 0.5, 0.5, 1.0]])
     b = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.75, 0.5, 0.5, 1.0]])
-    iou, giou = iou_and_giou(a, b)
+    iou, giou = iou_and_giou(cxcywh_to_xyxy(a), cxcywh_to_xyxy(b))
     assert iou.tolist() == pytest.approx([1, 0])
     assert giou.tolist() == pytest.approx([1, 0])
     far = torch.tensor([[0.9, 0.9, 0.1, 0.1]])
-    assert float(iou_and_giou(a[:1], far)[1]) < 0
+    assert float(iou_and_giou(cxcywh_to_xyxy(a[:1]), cxcywh_to_xyxy(far))[1]) < 0
 
 
 def test_incomplete_images_have_no_negative_tokens() -> None:

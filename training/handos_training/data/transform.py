@@ -49,11 +49,7 @@ def letterbox(sample: Sample, network_hw: tuple[int, int]) -> Sample:
     box = Letterbox((height, width), network_hw)
     buffer = box.buffer()
     box.apply(np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy()), buffer)
-    sx, sy = box.scale_xy
-    matrix = np.array(
-        [[sx, 0, box.left + (sx - 1) / 2], [0, sy, box.top + (sy - 1) / 2], [0, 0, 1]]
-    )
-    return warp_labels(sample, matrix, network_hw).replace(image=_to_tensor(buffer[0]))
+    return warp_labels(sample, box.matrix, network_hw).replace(image=_to_tensor(buffer[0]))
 
 
 def warp_image(

@@ -29,7 +29,7 @@ from handos_model.network.joint_maps import JointMaps
 from handos_training.data.sample import Batch
 from handos_training.stages.detector import encoder_maps
 from handos_training.stages.losses import HAND_LENGTH_M, Term
-from handos_training.stages.targets import HandTargets, cxcywh_to_xyxy, hand_targets
+from handos_training.stages.targets import HandTargets, cxcywh_to_xyxy, hand_targets, iou_and_giou
 
 HEADS_FILE = 'dense_heads.safetensors'
 NUM_PARTS = 16  # segments of the hand, one an internal joint
@@ -170,7 +170,7 @@ def selection_losses(
     """
     image, token, hand = centres
     found, truth = boxes[image, token], targets.boxes_cxcywh[hand]
-    overlap, generalised = iou_and_giou(found, truth)
+    overlap, generalised = iou_and_giou(cxcywh_to_xyxy(found), cxcywh_to_xyxy(truth))
     quality = torch.zeros_like(logits)
     quality[image, token] = overlap.detach().clamp(min=0.01)
     positive = quality > 0
@@ -244,18 +244,6 @@ def centre_tokens(
     best.scatter_reduce_(0, place, rank, 'amin')
     kept = best[place] == rank
     return image[kept], token[kept], hand[kept]
-
-
-def iou_and_giou(a_cxcywh: Tensor, b_cxcywh: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and generalised IoU [P] of boxes [P,4] one by one."""
-    a, b = cxcywh_to_xyxy(a_cxcywh), cxcywh_to_xyxy(b_cxcywh)
-    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
-    hull = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
-    overlap = (high - low).clamp(min=0).prod(-1)
-    union = a_cxcywh[:, 2:].prod(-1) + b_cxcywh[:, 2:].prod(-1) - overlap
-    iou = overlap / union.clamp(min=1e-9)
-    hull_area = hull.prod(-1).clamp(min=1e-9)
-    return iou, iou - (hull_area - union) / hull_area
 
 
 def joint_cross_entropy(logits: Tensor, targets: HandTargets) -> Term:

@@ -77,6 +77,21 @@ def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
+def iou_and_giou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU [...] of boxes [...,4] one by one; 0 where both are empty."""
+    low = torch.maximum(a_xyxy[..., :2], b_xyxy[..., :2])
+    high = torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:])
+    hull = torch.maximum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - torch.minimum(
+        a_xyxy[..., :2], b_xyxy[..., :2]
+    )
+    overlap = (high - low).clamp(min=0).prod(-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1) for boxes in (a_xyxy, b_xyxy)]
+    union = areas[0] + areas[1] - overlap
+    iou = overlap / union.clamp(min=1e-9)
+    hull_area = hull.prod(-1).clamp(min=1e-9)
+    return iou, iou - (hull_area - union) / hull_area
+
+
 def _area_px2(labels: HandLabels) -> Tensor:
     def area(boxes: Tensor) -> Tensor:
         return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)
