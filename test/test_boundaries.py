@@ -37,13 +37,13 @@ FLOORS = {
         *('errors', 'types', 'config', 'files'),
         *('geometry', 'hand', 'tracking', 'weights'),
         *('selection', 'postprocess', 'preprocess', 'draw'),
-        *('network.detectors', 'network', 'backends', 'backends.tensorrt'),
+        *('network.detectors', 'network', 'network.lean', 'backends', 'backends.tensorrt'),
         *('environment', 'export', 'pipeline'),
     ],
     'handos_ros': [
         *('images', 'messages'),
         *('runtime.embedded.wire', 'runtime.embedded', 'runtime'),
-        *('adapters', 'node', 'view', 'commands', 'cli'),
+        *('adapters', 'health', 'node', 'view', 'commands', 'cli'),
     ],
     'handos_training': [
         *('layout', 'data', 'data.datasets'),

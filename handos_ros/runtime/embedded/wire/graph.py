@@ -7,7 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
+from cyclonedds.builtin import (
+    BuiltinDataReader,
+    BuiltinTopicDcpsPublication,
+    BuiltinTopicDcpsSubscription,
+)
 from cyclonedds.core import Entity
 from cyclonedds.idl import IdlStruct
 from cyclonedds.topic import Topic
@@ -64,21 +68,12 @@ class Graph:
             self._publish()
 
     def publishers(self, dds_topic_name: str) -> list[TopicEndpointInfo]:
-        """Writers of a topic that are in the domain now."""
-        # A reader of discovery that is kept for long would keep those that are gone.
-        reader = BuiltinDataReader(self._participant, BuiltinTopicDcpsPublication)
-        try:
-            return [
-                TopicEndpointInfo(
-                    topic_type=ros_type_name(endpoint.type_name),
-                    qos_profile=QoSProfile.from_dds(endpoint.qos),
-                    endpoint_gid=list(endpoint.key.bytes),
-                )
-                for endpoint in reader.read(MOST_ENDPOINTS)
-                if getattr(endpoint, 'topic_name', None) == dds_topic_name
-            ]
-        finally:
-            transport.delete(reader)
+        """Writers of a topic, anywhere in the domain."""
+        return self._endpoints(BuiltinTopicDcpsPublication, dds_topic_name)
+
+    def subscriptions(self, dds_topic_name: str) -> list[TopicEndpointInfo]:
+        """Readers of a topic, anywhere in the domain."""
+        return self._endpoints(BuiltinTopicDcpsSubscription, dds_topic_name)
 
     def close(self) -> None:
         transport.delete(self._writer.entity)
@@ -101,3 +96,19 @@ class Graph:
         participant = self._gid(self._participant.guid.bytes)
         message = self._info_type(gid=participant, node_entities_info_seq=nodes)
         self._writer.write(cdr.serialize(self._store, message))
+
+    def _endpoints(self, builtin_topic: Any, dds_topic_name: str) -> list[TopicEndpointInfo]:
+        """Endpoints that are there now; a reader kept for long would keep those that are gone."""
+        reader = BuiltinDataReader(self._participant, builtin_topic)
+        try:
+            return [
+                TopicEndpointInfo(
+                    topic_type=ros_type_name(endpoint.type_name),
+                    qos_profile=QoSProfile.from_dds(endpoint.qos),
+                    endpoint_gid=list(endpoint.key.bytes),
+                )
+                for endpoint in reader.read(MOST_ENDPOINTS)
+                if getattr(endpoint, 'topic_name', None) == dds_topic_name
+            ]
+        finally:
+            transport.delete(reader)
