@@ -5,10 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from handos_model.draw import draw_hands
-from handos_model.types import TrackState
-from handos_ros.messages import conversions
-from handos_ros.messages.markers import HandMarkers
+from handos_ros.node.frame_messages import FrameMessages
 from handos_ros.node.perception import Perception
 from handos_ros.node.processing import Result
 from handos_ros.runtime import DurabilityPolicy, QoSOverridingOptions, QoSProfile, message_type
@@ -29,8 +26,7 @@ class HandPublishers:
 
     def __init__(self, node: Any, marker_lifetime_s: float) -> None:
         self._node = node
-        self._marker_lifetime_s = marker_lifetime_s
-        self._markers: HandMarkers | None = None
+        self._messages = FrameMessages(message_type, marker_lifetime_s)
         self._lock = threading.Lock()
         self._publishers: dict[str, Any] = {}
         overriding = QoSOverridingOptions.with_default_policies()
@@ -53,50 +49,28 @@ class HandPublishers:
         return any(self._wanted(name) for name in self._publishers)
 
     def publish_topology(self, perception: Perception) -> None:
-        self._topology.publish(
-            conversions.topology_to_message(
-                message_type,
-                perception.triangles,
-                model=perception.model,
-                template_hash=perception.template_hash,
-            )
-        )
+        self._topology.publish(self._messages.topology(perception))
 
     def publish(self, result: Result, perception: Perception) -> None:
         """Send a frame's hands on every topic that somebody subscribes to."""
-        header, hands = result.header, result.hands
-        seen = [hand for hand in hands if hand.state != TrackState.LOST]
+        messages = self._messages
         with self._lock:
             if self._wanted('hands'):
-                thetas = None
-                if self._parameter('publish_theta'):
-                    thetas = [perception.theta(hand) for hand in hands]
-                message = conversions.hands_to_message(
-                    message_type,
-                    header,
-                    hands,
-                    model=perception.model,
-                    template_hash=perception.template_hash,
+                message = messages.hands(
+                    result,
+                    perception,
                     with_vertices=self._parameter('publish_vertices'),
-                    thetas=thetas,
+                    with_theta=self._parameter('publish_theta'),
                 )
                 self._send('hands', message)
             if self._wanted('markers'):
-                stamp = (header.stamp.sec, header.stamp.nanosec)
-                self._markers = self._markers or HandMarkers(
-                    perception.triangles, self._marker_lifetime_s
-                )
-                self._send('markers', self._markers.serialize(stamp, header.frame_id, hands))
-            if self._wanted('transforms') and seen:
-                message = conversions.transforms_to_message(message_type, header, seen)
-                self._send('transforms', message)
+                self._send('markers', messages.markers(result, perception))
+            if self._wanted('transforms') and result.seen:
+                self._send('transforms', messages.transforms(result))
             if self._wanted('detections'):
-                message = conversions.detections_to_message(message_type, header, seen)
-                self._send('detections', message)
+                self._send('detections', messages.detections(result))
             if self._wanted('overlay'):
-                drawn = draw_hands(result.image_rgb, seen, result.camera, perception.triangles)
-                message = conversions.rgb_to_image_message(message_type, header, drawn)
-                self._send('overlay', message)
+                self._send('overlay', messages.overlay(result, perception))
 
     def destroy(self) -> None:
         for publisher in [*self._publishers.values(), self._topology]:

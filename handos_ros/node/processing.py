@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from handos_model.tracking.tracker import Tracker
-from handos_model.types import Camera, FloatArray, Hand, ImageArray
+from handos_model.types import Camera, FloatArray, Hand, ImageArray, TrackState
 from handos_ros.images.encodings import ImageError
 from handos_ros.messages import conversions
 from handos_ros.messages.conversions import CameraInfoError
@@ -42,6 +42,11 @@ class Result:
     camera: Camera
     received_at_s: float  # monotonic clock
     stages_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> list[Hand]:
+        """All but those that are said lost."""
+        return [hand for hand in self.hands if hand.state != TrackState.LOST]
 
 
 class StampGuard:
