@@ -124,7 +124,7 @@ def parse_mano(data: bytes) -> dict[str, Array]:
         if array.shape != shape:
             raise RefusedError(f'{mano_name} is {list(array.shape)}, not {list(shape)}')
         if not np.isfinite(array).all() or (name == 'faces' and array.dtype.kind not in 'iu'):
-            raise RefusedError(f'{mano_name} holds what are no numbers')
+            raise RefusedError(f'{mano_name} holds NaN, infinity or the wrong kind of numbers')
         arrays[name] = np.ascontiguousarray(array, np.int64 if name == 'faces' else np.float64)
     return arrays
 

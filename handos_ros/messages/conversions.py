@@ -86,7 +86,7 @@ def camera_from_info(message: Any, shape: tuple[int, int]) -> Camera:
     focal_px, centre_px = k[[0, 4]], k[[2, 5]]
     if not ((focal_px >= 1) & (focal_px < LARGEST_PX) & (np.abs(centre_px) < LARGEST_PX)).all():
         raise CameraInfoError(
-            'camera_info is not calibrated (its K is zero or no numbers of a camera): run '
+            'camera_info is not calibrated (its K is zero, NaN or that of no camera): run '
             'camera_calibration and give the result to the camera driver'
         )
     model, distortion = _distortion(message)
@@ -270,8 +270,8 @@ def _distortion(message: Any) -> tuple[DistortionModel, FloatArray]:
         )
     if len(distortion) not in DISTORTION_LENGTHS[model] or not np.isfinite(distortion).all():
         raise CameraInfoError(
-            f'camera_info has {len(distortion)} distortion coefficients, or some that are no '
-            f'numbers; {model} has one of {DISTORTION_LENGTHS[model]}: calibrate again'
+            f'camera_info has {len(distortion)} distortion coefficients, or NaN '
+            f'among them; {model} has one of {DISTORTION_LENGTHS[model]}: calibrate again'
         )
     return model, distortion
 
