@@ -101,7 +101,7 @@ def test_bad_samples_are_replaced_and_named() -> None:
     assert any('1.jpg' in f for f in failures)
     assert any('joints_m' in f for f in failures) and any('joints_px' in f for f in failures)
     good = collate_loaded(items)
-    assert len(good.batch.hands) == 6 and good.failures == tuple(failures)
+    assert len(good.batch.counts) == 6 and good.failures == tuple(failures)
 
 
 class Photos:

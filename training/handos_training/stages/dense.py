@@ -309,7 +309,7 @@ def part_targets(
     images where every hand has a mesh, its visibility, its position and its side.
     """
     labels = targets.labels
-    B, (h, w) = len(batch.hands), size_hw
+    B, (h, w) = len(batch.images), size_hw
     maps = torch.zeros(B, NUM_MAPS, h * w, device=targets.boxes_cxcywh.device)
     complete = labels.has_vertices_m & labels.has_translation & labels.has_side
     complete &= labels.has_visibility

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from handos_training.data.sample import Batch, HandLabels, empty_labels
+from handos_training.data.sample import Batch, HandLabels
 
 
 @dataclass
@@ -38,25 +38,15 @@ class HandTargets:
         )
 
 
-def concatenate(labels: list[HandLabels]) -> HandLabels:
-    """All hands of a list of images in one HandLabels."""
-    if not labels:
-        return empty_labels(0)
-    return HandLabels(
-        **{f.name: torch.cat([getattr(one, f.name) for one in labels]) for f in fields(HandLabels)}
-    )
-
-
 def hand_targets(batch: Batch) -> HandTargets:
     """Gather and normalise the labels of a batch."""
     height, width = batch.images.shape[-2:]
     device = batch.images.device
-    labels = concatenate(batch.hands)
+    labels = batch.hands
     size_px = torch.tensor([width, height], dtype=torch.float32, device=device)
-    counts = torch.tensor([len(hands) for hands in batch.hands], device=device)
     return HandTargets(
         labels,
-        torch.arange(len(batch.hands), device=device).repeat_interleave(counts),
+        batch.image_index,
         xyxy_px_to_cxcywh(labels.boxes_xyxy_px, size_px),
         (labels.joints_px + 0.5) / size_px,
         _area_px2(labels),

@@ -152,13 +152,7 @@ def _samples(config: CacheConfig, number: int) -> Iterator[Sample]:
     for index in range(number * batches_a_shard, (number + 1) * batches_a_shard):
         batch = hands.batch(index).to('cpu')
         for i in range(min(wanted, len(batch.names))):
-            yield Sample(
-                batch.images[i],
-                batch.camera_matrices_px[i],
-                batch.hands[i],
-                batch.names[i],
-                bool(batch.all_hands_labelled[i]),
-            )
+            yield batch.sample(i)
         wanted -= len(batch.names)
 
 
