@@ -25,6 +25,7 @@ from handos_model.types import (
 )
 from handos_ros.images import compressed, encodings
 from handos_ros.images.encodings import ImageError
+from handos_ros.messages.stamped import Stamped
 
 MessageTypes = Callable[[str], Any]  # 'package/msg/Name' -> class
 UNKNOWN_ROTATION_VARIANCE_RAD2 = np.pi**2
@@ -49,10 +50,9 @@ class Limits:
     max_compressed_bytes: int = compressed.MAX_COMPRESSED_BYTES
 
 
-def stamp_ns(message: Any) -> int:
+def stamp_ns(message: Stamped) -> int:
     """Header stamp in nanoseconds."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
 
 
 def image_to_rgb(message: Any, limits: Limits) -> ImageArray:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from handos_ros.node.frame_messages import FrameMessages
 from handos_ros.node.perception import Perception
 from handos_ros.node.processing import Result
 from handos_ros.runtime import DurabilityPolicy, QoSOverridingOptions, QoSProfile, message_type
+
+if TYPE_CHECKING:  # the embedded runtime's types stand for both
+    from handos_ros.runtime.embedded.lifecycle import LifecycleNode, LifecyclePublisher
 
 # output -> topic, type, depth
 TOPICS = {
@@ -24,11 +27,11 @@ TOPOLOGY = ('~/topology', 'handos/msg/HandTopology')
 class HandPublishers:
     """Publishers of a configured node."""
 
-    def __init__(self, node: Any, marker_lifetime_s: float) -> None:
+    def __init__(self, node: LifecycleNode, marker_lifetime_s: float) -> None:
         self._node = node
         self._messages = FrameMessages(message_type, marker_lifetime_s)
         self._lock = threading.Lock()
-        self._publishers: dict[str, Any] = {}
+        self._publishers: dict[str, LifecyclePublisher] = {}
         overriding = QoSOverridingOptions.with_default_policies()
         for name, (topic, type_name, depth) in TOPICS.items():
             try:

@@ -13,6 +13,7 @@ from handos_model.types import Camera, FloatArray, Hand, ImageArray, TrackState
 from handos_ros.images.encodings import ImageError
 from handos_ros.messages import conversions
 from handos_ros.messages.conversions import CameraInfoError
+from handos_ros.messages.stamped import Header, Stamped
 from handos_ros.node.diagnostics import Statistics
 from handos_ros.node.parameters import Settings
 from handos_ros.node.perception import Perception
@@ -26,7 +27,7 @@ DEPTH_KEPT = 8
 class Frame:
     """An image message and what belongs to it."""
 
-    image: Any
+    image: Stamped
     camera_info: Any  # None before the first one
     stamp_ns: int
     received_at_s: float  # monotonic clock
@@ -36,7 +37,7 @@ class Frame:
 class Result:
     """Hands of one frame, ready to be published."""
 
-    header: Any
+    header: Header
     hands: list[Hand]
     image_rgb: ImageArray
     camera: Camera
@@ -86,15 +87,15 @@ class DepthBuffer:
 
     def __init__(self, wait_s: float = DEPTH_WAIT_S) -> None:
         self._wait_s = wait_s
-        self._messages: deque[Any] = deque(maxlen=DEPTH_KEPT)
+        self._messages: deque[Stamped] = deque(maxlen=DEPTH_KEPT)
         self._condition = threading.Condition()
 
-    def add(self, message: Any) -> None:
+    def add(self, message: Stamped) -> None:
         with self._condition:
             self._messages.append(message)
             self._condition.notify_all()
 
-    def find(self, stamp_ns: int, tolerance_s: float) -> Any:
+    def find(self, stamp_ns: int, tolerance_s: float) -> Stamped | None:
         """The nearest message within the tolerance, waited for shortly; None if there is none."""
         deadline_s = time.monotonic() + self._wait_s
         with self._condition:

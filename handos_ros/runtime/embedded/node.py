@@ -136,9 +136,6 @@ class Node:
         self.timers.remove(timer)
         return True
 
-    def count_publishers(self, topic_name: str) -> int:
-        return len(self.get_publishers_info_by_topic(topic_name))
-
     def get_publishers_info_by_topic(self, topic_name: str) -> list[TopicEndpointInfo]:
         return self.context.graph.publishers(f'rt{self.resolve_topic_name(topic_name)}')
 
