@@ -14,7 +14,7 @@ pipeline's own threshold. What each set can show:
   frames also give the time an image takes, and MediaPipe's beside it where `mediapipe` is
   installed (0.10.21, which has its models inside).
 - negatives: photographs of PHOTOS without any hand, of sets that no training reads: false hands a
-  picture. Names with "robot_hand" in them are counted apart: robots' hands taken for human ones.
+  picture. Pictures of robots' hands are counted apart: taken for human ones.
 - reliability: of the SubhiH and negative photographs, how often a hand of a score is one.
 - hamer: five hard photos, pictures only.
 
@@ -43,14 +43,17 @@ from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.tracking.tracker import Tracker
 from handos_model.types import Camera, Hand
 from handos_model.weights.store import sha256
-from handos_training.data.datasets.peer_photos import VALIDATION_PREFIXES, Negatives
+from handos_training.data.datasets.peer_photos import (
+    ROBOT_HAND_SETS,
+    VALIDATION_PREFIXES,
+    Negatives,
+)
 
 PCK_THRESHOLDS = (0.1, 0.2)
 IOU_FOUND = 0.5
 PRECISION_FLOOR = 0.85
 VIDEO_HZ = 25.0
 FALSE_AT = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-ROBOT_HANDS = 'robot_hand'
 LOWEST_SCORE = 0.1
 SKIN_MARGIN = 0.08  # landmarks are bone ends: skin reaches further by this part of the box
 
@@ -208,17 +211,17 @@ class Reliability:
 
 def measure_negatives(
     pipeline: HandPipeline,
-    photos: Path,
+    roots: list[Path],
     sheets: dict[str, Sheet],
     score: float,
     found: Reliability,
 ) -> dict[str, Any]:
     """False hands a picture in photographs without hands, and pictures of robots' hands."""
-    names = Negatives(photos, 'test').names
     false_scores: dict[str, list[list[float]]] = {'negatives': [], 'robot_hands': []}
-    for name in names:
-        kind = 'robot_hands' if ROBOT_HANDS in name else 'negatives'
-        image = cv2.imread(str(photos / name))
+    kept_apart = [(root, name) for root in roots for name in Negatives(root, 'test').names]
+    for root, name in kept_apart:
+        kind = 'robot_hands' if name.split('/')[0] in ROBOT_HAND_SETS else 'negatives'
+        image = cv2.imread(str(root / name))
         if image is None:
             continue
         hands = reconstruct(pipeline, image)
@@ -404,7 +407,9 @@ def main() -> None:
     parser.add_argument('data', type=Path)
     parser.add_argument('--weights', default='weights/nano')
     parser.add_argument('--backend', default='auto')
-    parser.add_argument('--negatives', type=Path, help='photographs with negatives.txt')
+    parser.add_argument(
+        '--negatives', type=Path, nargs='*', default=[], help='folders with negatives.txt'
+    )
     parser.add_argument('--score', type=float, default=PipelineConfig().score_threshold)
     parser.add_argument('--sheets', type=Path, default=Path('real_photos'))
     parser.add_argument(
@@ -441,7 +446,7 @@ def main() -> None:
             if (image := cv2.imread(str(path))) is not None:
                 hands = [hand for hand in reconstruct(pipeline, image) if hand.score >= score]
                 sheets['hamer'].add(image, hands, 0.0)
-    if 'negatives' in sheets and arguments.negatives is not None:
+    if 'negatives' in sheets and arguments.negatives:
         sheets['robot_hands'] = sheet('robot_hands')
         result |= measure_negatives(pipeline, arguments.negatives, sheets, score, found)
     if found.scores:

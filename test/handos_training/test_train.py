@@ -254,7 +254,10 @@ Trainer(config).run()
 
 
 def test_two_processes_equal_one(drawn_cache: Path, tmp_path: Path) -> None:
-    """With a frozen detector: the denoising queries of a trained one are drawn by each process."""
+    """Under torchrun's variables, which do not tell accelerate that there is no GPU.
+
+    With a frozen detector: the denoising queries of a trained one are drawn by each process.
+    """
     start = tmp_path / 'start'
     build_network(config_of(drawn_cache, start), _hand_model()).save_pretrained(start)
     one = config_of(drawn_cache, tmp_path / 'one', num_steps=4, init_from=start)
@@ -266,7 +269,7 @@ def test_two_processes_equal_one(drawn_cache: Path, tmp_path: Path) -> None:
     for rank in (0, 1):
         environment = os.environ | {
             'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2',
-            'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'ACCELERATE_USE_CPU': 'true',
+            'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port),
         }  # fmt: skip
         command = [sys.executable, '-c', TWO, str(Path(__file__).parent), str(drawn_cache),
                    str(tmp_path / 'two'), str(start)]  # fmt: skip

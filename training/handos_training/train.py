@@ -53,7 +53,10 @@ class Trainer:
             torch.set_num_threads(config.threads)
         # A process may find no hand in its images; then parts of the network get no gradient.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self.accelerator = Accelerator(kwargs_handlers=[unused])
+        # Said, because a launcher other than accelerate's own (torchrun) says nothing of CPUs, and
+        # then every process would train alone on the same images.
+        on_cpu = not torch.accelerator.is_available()
+        self.accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=[unused])
         self.config = config
         self.device = self.accelerator.device
         self.rank = self.accelerator.process_index

@@ -27,12 +27,14 @@ from handos_model.hand.model import HandModel
 from handos_model.types import ROOT_JOINT, Camera
 from handos_training.data.sample import HandLabels, Sample, empty_labels
 
+ROBOT_HAND_SETS = ('pollen-robotics-AmazingHand',)  # robots' hands, which are negatives
 VALIDATION_SETS = (
     *('hagrid-subset', 'hamer', 'mediapipe', 'mediapipe-samples', 'tfjs-hand'),
     # without hands
     *('Azure-Samples-cognitive-services-sample-data-files', '2004apurva-Medicine_detector'),
     *('3bsalam-1-Screw-Detector', 'JulianEmr-sudoku-solver', 'scikit-image-scikit-image'),
     *('Ahmadfathulalim-DeteksiRobot', '7130-7th-cone_cube_detect_test_1.0'),
+    *ROBOT_HAND_SETS,
 )
 NEGATIVES_FILE = 'negatives.txt'
 VALIDATION_PREFIXES = ('5_', '16_', '26_', '46_')  # of SubhiH's recordings
