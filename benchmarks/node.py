@@ -121,7 +121,8 @@ def run_node() -> None:
 
     setattr(node, 'HandNode', TimedNode)  # noqa: B010
     cpu_s, started_s = time.process_time(), time.monotonic()
-    node.run(lambda settings, report: NullPerception(), args=[])
+    without_tracks = ['--ros-args', '-p', 'track:=false']
+    node.run(lambda settings, report: NullPerception(), args=without_tracks)
     share = (time.process_time() - cpu_s) / (time.monotonic() - started_s)
     report: dict[str, Any] = {
         stage: percentiles(values[WARM_UP_FRAMES:]) for stage, values in stages.items()
@@ -238,7 +239,7 @@ def measure_bag(width: int, height: int, *, mcap: bool, with_markers: bool) -> d
                 messages,
                 writer,
                 NullPerception(),
-                Settings(),
+                Settings(track=False),
                 find_camera(reader.topics),
                 with_markers=with_markers,
             )
