@@ -358,7 +358,7 @@ def test_hands_that_vanish_are_said_lost_once(rig):
     rig.perception.hands = [make_hand(0)]
     said = []
     for _ in range(6):
-        stamp_ns += NANOSECONDS // 10
+        stamp_ns += NANOSECONDS * 9 // 100  # coasts for 0.4 s
         said.append({hand.id: hand.state for hand in rig.send_and_wait(stamp_ns=stamp_ns).hands})
     assert all(states[0] == TrackState.TRACKED for states in said)
     unseen = [TrackState.COASTING] * 4 + [TrackState.LOST]
