@@ -25,7 +25,6 @@ from handos_ros.node.perception import Perception, PerceptionFactory
 from handos_ros.node.processing import DepthBuffer, Frame, FrameProcessor, Result, StampGuard
 from handos_ros.node.worker import Worker
 from handos_ros.runtime import (
-    ExternalShutdownException,
     InvalidParameterTypeException,
     InvalidParameterValueException,
     LifecycleNode,
@@ -34,7 +33,6 @@ from handos_ros.runtime import (
     QoSOverridingOptions,
     QoSProfile,
     ReliabilityPolicy,
-    SingleThreadedExecutor,
     SubscriptionEventCallbacks,
     TransitionCallbackReturn,
     init,
@@ -42,6 +40,7 @@ from handos_ros.runtime import (
     ok,
     try_shutdown,
 )
+from handos_ros.runtime.serving import serving
 
 IMAGE_TYPES = {
     'raw': ('image', 'sensor_msgs/msg/Image'),
@@ -293,9 +292,7 @@ def run(factory: PerceptionFactory, args: Sequence[str] | None = None) -> None:
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         try_shutdown()
         raise UserError(str(error)) from error
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
+    with serving(node) as executor:
         autostart = node.get_parameter('autostart').value
         if autostart and not (
             node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
@@ -305,9 +302,3 @@ def run(factory: PerceptionFactory, args: Sequence[str] | None = None) -> None:
             executor.spin_once(timeout_sec=1.0)
             if autostart and isinstance(node.failure, UserError):
                 raise node.failure
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        try_shutdown()
