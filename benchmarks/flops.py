@@ -107,7 +107,9 @@ def measure(config: HandOSConfig, hands: list[int]) -> dict[str, Any]:
     images = torch.randint(0, 256, (1, 3, *config.input_size_hw), dtype=torch.uint8)
     detector = count_flops(lambda: network.detector(images.float() / 255), depth=3)
     features = network.encode(images)
-    side = count_flops(lambda: network.side_tuning(features.detector), depth=1)
+    side = count_flops(
+        lambda: network.side_tuning(features.detector, images.float() / 255), depth=1
+    )
     decoder = {H: count_flops(lambda H=H: decode(network, features, H), depth=2) for H in hands}
     per_image = detector[''] + side['']
     return {

@@ -45,13 +45,14 @@ class DetectorConfig:
 class SideTuningConfig:
     """Learnable convolutions on the backbone maps: F_s, joined to F_e (paper, section VI.1)."""
 
-    source: Literal['backbone', 'none'] = 'backbone'
+    # The detector's frozen backbone (the paper), a Swin-T from scratch (its Table 6), or no F_s.
+    source: Literal['backbone', 'swin_tiny', 'none'] = 'backbone'
     combine: Literal['concat', 'add'] = 'concat'
-    width: int = 256  # channels of F_s; with `add` they must be the detector's d
+    width: int = 256  # channels of F_s; with `add` they are the detector's d
     hidden: int | None = None  # bottleneck 1x1 -> 3x3 -> 1x1 of this width; None = three 3x3
 
     def __post_init__(self) -> None:
-        _check_choice('side_tuning.source', self.source, Literal['backbone', 'none'])
+        _check_choice('side_tuning.source', self.source, Literal['backbone', 'swin_tiny', 'none'])
         _check_choice('side_tuning.combine', self.combine, Literal['concat', 'add'])
         _check_positive('side_tuning', width=self.width, hidden=self.hidden or 1)
 
@@ -105,17 +106,33 @@ class HandOSConfig:
     side_tuning: SideTuningConfig = field(default_factory=SideTuningConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     input_size_hw: tuple[int, int] = (480, 640)
+    # Images are scaled to this long edge at their own aspect, where the backend takes any size
+    # (torch); exported graphs are of `input_size_hw`. None: always `input_size_hw`.
+    long_edge: int | None = None
     template_hash: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'input_size_hw', tuple(self.input_size_hw))
-        # Swin pads its maps; the two others upsample theirs by two and need them to fit.
-        step = 8 if self.detector.family == 'grounding_dino' else 32
+        step = self.size_step
         if len(self.input_size_hw) != 2 or any(s <= 0 or s % step for s in self.input_size_hw):
             raise UserError(
                 f'input_size_hw={self.input_size_hw} must be two positive multiples of {step} '
                 f'for the detector family {self.detector.family}'
             )
+
+    @property
+    def size_step(self) -> int:
+        """Sides of the input are multiples of this."""
+        # Swin pads its maps; the two others upsample theirs by two and need them to fit.
+        return 8 if self.detector.family == 'grounding_dino' else 32
+
+    def size_for(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """The input's size for an image: with `long_edge` less than a step of padding a side."""
+        if self.long_edge is None:
+            return self.input_size_hw
+        scale, step = self.long_edge / max(image_hw), self.size_step
+        height, width = (max(step, -(-round(side * scale) // step) * step) for side in image_hw)
+        return height, width
 
     @classmethod
     def nano(cls, **changes: Any) -> HandOSConfig:
@@ -152,6 +169,7 @@ class HandOSConfig:
                 family='grounding_dino', reference='IDEA-Research/grounding-dino-tiny'
             ),
             input_size_hw=(720, 1280),
+            long_edge=1280,
         )
         return replace(config, **changes)
 

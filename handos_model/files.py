@@ -1,9 +1,11 @@
-"""Writing what a person asked for, so that a failure never leaves half a file."""
+"""Files: written whole or not at all, and where those are kept that can be made again."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from handos_model.errors import UserError
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -23,3 +25,16 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def cache_home() -> Path:
+    """As the XDG base directory specification says: a relative path counts as none."""
+    given = Path(os.environ.get('XDG_CACHE_HOME', ''))
+    if given.is_absolute():
+        return given
+    try:
+        return Path.home() / '.cache'
+    except RuntimeError:
+        raise UserError(
+            'this user has no home folder: set XDG_CACHE_HOME to where engines may be kept'
+        ) from None

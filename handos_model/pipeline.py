@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from handos_model.backends.base import Engine, EngineOptions
 from handos_model.backends.choice import choose_backend, open_engine
 from handos_model.config import HandOSConfig
 from handos_model.errors import UserError
+from handos_model.geometry.boxes import cxcywh_to_xyxy, pairwise_iou
 from handos_model.geometry.placement import (
     Translation,
     boundary_vertices,
@@ -27,6 +28,8 @@ from handos_model.preprocess import ChannelOrder, Letterbox
 from handos_model.selection import select_instances
 from handos_model.types import Camera, FloatArray, Hand, ImageArray, ScaleSource, TrackState
 from handos_model.weights.store import check_template, find_weights, load_config
+
+MAX_SIZES = 4  # kept graphs of other input sizes
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class PipelineConfig:
     # position along the ray, and is part of the covariance.
     hand_length_sigma: float = 0.06
     hand_length_m: float | None = None  # this user's, wrist to tip of the middle finger
+    network_placement: bool = False  # fill `Hand.network_joints_px`, which only evaluation wants
 
     def __post_init__(self) -> None:
         if not 0 <= self.score_threshold <= 1 or not 0 <= self.nms_threshold <= 1:
@@ -62,7 +66,12 @@ class PipelineConfig:
     @classmethod
     def paper(cls, max_hands: int = 32) -> PipelineConfig:
         """Section 4.1: score 0.1, NMS 0.9, nothing else suppressed."""
-        return cls(score_threshold=0.1, duplicate_similarity=None, max_hands=max_hands)
+        return cls(
+            score_threshold=0.1,
+            duplicate_similarity=None,
+            max_hands=max_hands,
+            network_placement=True,
+        )
 
 
 @dataclass
@@ -98,6 +107,7 @@ class _Decoded:
     visibility: FloatArray
     vertices_m: FloatArray
     joints_m: FloatArray
+    translation_m: FloatArray
 
 
 class HandPipeline:
@@ -123,7 +133,8 @@ class HandPipeline:
         check_template(network, hand_model)
         name, self.backend_reason = choose_backend(backend, folder)
         options = options or EngineOptions(max_hands=self._most_candidates())
-        self._set_up(open_engine(name, folder, options), network, hand_model)
+        engine = open_engine(name, folder, replace(options, hand_model=hand_model))
+        self._set_up(engine, network, hand_model)
 
     @classmethod
     def of_engine(
@@ -145,7 +156,9 @@ class HandPipeline:
         self.faces = hand_model.faces
         self.times = StageTimes()
         self.not_finite = 0
+        self._network = network
         self.network_hw = network.input_size_hw
+        self._engines = {network.input_size_hw: engine}
         self._boundary = boundary_vertices(hand_model.faces)
         self._letterbox = Letterbox(network.input_size_hw, network.input_size_hw)
         self._input = self._letterbox.buffer()
@@ -210,6 +223,23 @@ class HandPipeline:
         self.times = StageTimes(*np.diff(marks).tolist())
         return hands
 
+    def in_boxes(self, image: ImageArray, camera: Camera, boxes_xyxy_px: FloatArray) -> list[Hand]:
+        """The hands in given boxes [N,4] of the image, in their order: what papers call inference
+        with the true box. A box takes the query whose own box overlaps it most."""
+        self._check(image, camera, None)
+        self._prepare(image, 'rgb')
+        if not len(boxes_xyxy_px):
+            return []
+        found = self.engine.detector.infer({'image': self._input})
+        wanted = self._letterbox.boxes_to_network(boxes_xyxy_px).astype(np.float32)
+        own = cxcywh_to_xyxy(found['boxes_cxcywh'][0])
+        rows = pairwise_iou(cxcywh_to_xyxy(wanted), own).argmax(1)
+        scores = found['scores'][0, rows]
+        given = dict(found, queries=found['queries'][:, rows], boxes_cxcywh=wanted[None])
+        decoded = self._decode(given, np.arange(len(rows)))
+        assert decoded is not None
+        return self._place(decoded, scores, wanted, camera, None)
+
     def _most_candidates(self) -> int:
         """Duplicates are only known once they are decoded, so more than `max_hands` are."""
         extra = self.config.duplicate_similarity is not None
@@ -233,9 +263,22 @@ class HandPipeline:
     def _prepare(self, image: ImageArray, channel_order: ChannelOrder) -> None:
         size = (image.shape[0], image.shape[1])
         if size != self._letterbox.image_hw:
+            self._resize(self._network.size_for(size))
             self._letterbox = Letterbox(size, self.network_hw)
             self._input[:] = self._letterbox.buffer()
         self._letterbox.apply(image, self._input, channel_order)
+
+    def _resize(self, network_hw: tuple[int, int]) -> None:
+        """Go over to graphs of another input size, where the backend has any."""
+        make = self._engines[self._network.input_size_hw].at_size
+        if make is None or network_hw == self.network_hw:
+            return
+        if network_hw not in self._engines:
+            if len(self._engines) > MAX_SIZES:  # those of the config's own size stay
+                del self._engines[next(reversed(self._engines))]
+            self._engines[network_hw] = make(network_hw)
+        self.network_hw, self.engine = network_hw, self._engines[network_hw]
+        self._input = np.empty((1, *network_hw, 3), np.uint8)
 
     def _decoder_inputs(self, hands: int, width: int) -> tuple[FloatArray, FloatArray]:
         if hands not in self._queries:
@@ -277,6 +320,7 @@ class HandPipeline:
         joints_px = self._letterbox.to_image(decoded.joints_2d)
         # A sum is finite only if all its terms are. From here on every number of a hand is.
         total = scores + boxes_cxcywh.sum(1) + decoded.visibility.sum(1)
+        total = total + decoded.translation_m.sum(1)
         for values in (joints_px, decoded.joints_m, decoded.vertices_m):
             total = total + values.sum((1, 2))
         keep = np.flatnonzero(np.isfinite(total))
@@ -286,6 +330,9 @@ class HandPipeline:
         keep = keep[: config.max_hands]
         joints_px, confidence = joints_px[keep], decoded.visibility[keep]
         joints_m, vertices_m = decoded.joints_m[keep], decoded.vertices_m[keep]
+        network_px: FloatArray | None = None
+        if config.network_placement:
+            network_px = self._projected_px(joints_m + decoded.translation_m[keep, None])
         if config.hand_length_m is not None:
             factor = (config.hand_length_m / hand_length(joints_m))[:, None, None]
             joints_m, vertices_m = joints_m * factor, vertices_m * factor
@@ -318,9 +365,16 @@ class HandPipeline:
                     translation_m=translation,
                     translation_covariance_m2=covariance,
                     scale_source=source,
+                    network_joints_px=None if network_px is None else network_px[i],
                 )
             )
         return hands
+
+    def _projected_px(self, points_m: FloatArray) -> FloatArray:
+        """Pixels of the image [...,2] of points before the network's virtual camera."""
+        size_px = np.array(self.network_hw[::-1])
+        plane = points_m[..., :2] / np.maximum(points_m[..., 2:], 1e-3)
+        return self._letterbox.to_image(plane * (size_px.max() / size_px) + 0.5)
 
     def _scale(
         self,

@@ -121,6 +121,9 @@ class Hand:
     translation_m: FloatArray  # [3], position of joint 9 (middle MCP)
     translation_covariance_m2: FloatArray  # [3,3]
     scale_source: ScaleSource
+    # [21,2] the 3D joints projected at the network's own translation, under its virtual camera, as
+    # the paper does; None unless asked for. `joints_m` are placed by the camera instead.
+    network_joints_px: FloatArray | None = None
 
     @property
     def is_left(self) -> bool:

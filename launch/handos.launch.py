@@ -1,5 +1,8 @@
 """The hand node with a camera: `ros2 launch handos handos.launch.py camera:=usb rviz:=true`."""
 
+import os
+
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -69,6 +72,7 @@ ARGUMENTS = {
     'backend': ('', 'Parameter backend; empty leaves it to params_file.'),
     'use_depth': ('', 'Parameter use_depth, true or false; empty leaves it to params_file.'),
     'autostart': ('true', 'Configure and activate the node; false leaves it to `ros2 lifecycle`.'),
+    'respawn': ('true', 'Start the node again, two seconds after it ends by itself.'),
     'rviz': ('false', 'Start RViz with the view of this package.'),
     'log_level': ('info', 'Log level of the node: debug, info, warn, error or fatal.'),
 }
@@ -76,6 +80,7 @@ CHOICES = {
     'camera': list(CAMERAS),
     'use_depth': ['', 'true', 'false'],
     'autostart': ['true', 'false'],
+    'respawn': ['true', 'false'],
     'rviz': ['true', 'false'],
 }
 VIEWED_TOPICS = ('markers', 'overlay', 'detections')
@@ -102,6 +107,7 @@ def start(context):
     topics = {name: values[name] or topic for name, topic in CAMERAS[camera].items()}
     actions = [*start_camera(values, topics), hand_node(values, topics)]
     if values['rviz'] == 'true':
+        require('rviz2', 'rviz:=true')
         actions.append(rviz(values['namespace'], topics['frame']))
     return actions
 
@@ -130,6 +136,7 @@ def start_camera(values, topics):
         return [ExecuteProcess(cmd=command, output='screen')]
     if camera in DRIVERS:
         package, file_name, arguments = DRIVERS[camera]
+        require(package, f'camera:={camera}')
         path = PathJoinSubstitution([FindPackageShare(package), 'launch', file_name])
         driver = IncludeLaunchDescription(
             PythonLaunchDescriptionSource(path), launch_arguments=arguments.items()
@@ -137,6 +144,19 @@ def start_camera(values, topics):
         # Without forwarding: drivers have arguments of the same names (namespace, params_file).
         return [GroupAction([driver], scoped=True, forwarding=False)]
     return []
+
+
+def require(package, wanted_by):
+    """Say what to install where a package is missing; launch itself would only name it."""
+    try:
+        get_package_share_directory(package)
+    except PackageNotFoundError:
+        binary = f'ros-{os.environ.get("ROS_DISTRO", "<distribution>")}-{package}'
+        raise RuntimeError(
+            f'{wanted_by} needs the package {package}: sudo apt install '
+            f'{binary.replace("_", "-")}, or start the camera yourself and name its topics '
+            'with camera:=none'
+        ) from None
 
 
 def hand_node(values, topics):
@@ -163,6 +183,8 @@ def hand_node(values, topics):
             ('depth', topics['depth']),
         ],
         output='screen',
+        respawn=values['respawn'] == 'true',
+        respawn_delay=2.0,
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from handos_model.network.handos import HandOS
 
+pytest_plugins = ['fault_table']
 SHARED_DATA = Path(__file__).resolve().parent.parent.parent / 'shared' / 'data'
 
 

@@ -1,6 +1,7 @@
 """Complete a folder of exported graphs to one that ships: half-precision weights and checksums.
 
     handos export RUN/weights --out weights/nano --storage fp16
+    handos-quantise weights/nano --photos PHOTOS
     python tools/ship_weights.py RUN/weights weights/nano
 
 Matrices are stored as float16, vectors (biases, statistics) as they are; loading widens them,

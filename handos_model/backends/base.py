@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy.typing as npt
 
 from handos_model.errors import UserError
+from handos_model.hand.model import HandModel
 from handos_model.weights.exported import ExportedWeights, GraphSampling, Precision
 
 Array: TypeAlias = npt.NDArray[Any]
-RequestedPrecision: TypeAlias = Literal['auto', 'fp32', 'fp16', 'bf16']
+RequestedPrecision: TypeAlias = Literal['auto', 'fp32', 'fp16', 'bf16', 'int8']
 
 
 class Graph(Protocol):
@@ -31,9 +32,11 @@ class Graph(Protocol):
 class EngineOptions:
     """How to open the graphs of a weights folder."""
 
-    precision: RequestedPrecision = 'auto'  # auto = what is exact on CPUs and fast on GPUs
+    precision: RequestedPrecision = 'auto'  # auto = the fastest that passed its comparison
     max_hands: int = 4  # decoders for more hands than this stay closed
     threads: int | None = None  # of a CPU backend; None = the cores that this process may use
+    # The template of the weights (None: the embedded one), for torch, which builds the network.
+    hand_model: HandModel | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.max_hands < 1 or (self.threads is not None and self.threads < 1):
@@ -48,6 +51,8 @@ class Engine:
     detector: Graph  # image -> features, queries, boxes_cxcywh, scores
     decoders: Mapping[int, Graph]  # number of hands K -> features, queries, boxes -> hands
     precision: str
+    # The same network's graphs for another input size; None where graphs have one size.
+    at_size: Callable[[tuple[int, int]], Engine] | None = None
 
 
 def choose_variant(
@@ -60,9 +65,10 @@ def choose_variant(
         if precision == wanted:
             return precision, sampling
     if options.precision != 'auto' or not variants:
+        how = 'handos-quantise' if wanted == 'int8' else f'handos export --precision {wanted}'
         raise UserError(
             f'{exported.folder} has no graphs in {wanted}, only {exported.variants()}: '
-            f'choose another precision, or export with --precision {wanted}'
+            f'choose another precision, or make them by {how}'
         )
     return variants[0]
 

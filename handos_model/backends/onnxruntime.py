@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from handos_model.backends.arithmetic import fastest_on_cpu
 from handos_model.backends.base import (
     Array,
     Engine,
@@ -18,7 +19,7 @@ from handos_model.backends.base import (
 )
 from handos_model.backends.choice import usable_cores
 from handos_model.errors import UserError
-from handos_model.weights.exported import ExportedWeights
+from handos_model.weights.exported import ExportedWeights, Precision
 
 _DTYPES = {
     'tensor(float)': np.float32,
@@ -97,15 +98,16 @@ def session_options(threads: int | None) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # Each graph has its own threads: those of one would spin on the cores that the next needs.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    # Numbers so near to zero that they are slow are nothing to us.
+    options.add_session_config_entry('session.set_denormal_as_zero', '1')
     return options
 
 
 def open_with_provider(weights: Path, options: EngineOptions, device: str) -> Engine:
     """The graphs of an exported folder on 'cpu' or 'cuda'."""
     exported = ExportedWeights.load(weights)
-    precision, sampling = choose_variant(
-        exported, options, prefer='fp16' if device == 'cuda' else 'fp32'
-    )
+    prefer: Precision = 'fp16' if device == 'cuda' else fastest_on_cpu(exported)
+    precision, sampling = choose_variant(exported, options, prefer)
     settings = session_options(options.threads)
     on_device = ('features',) if device == 'cuda' else ()
     detector = OnnxGraph(exported.path(None, precision, sampling), settings, device, on_device)

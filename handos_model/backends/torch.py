@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,11 +100,14 @@ def open_engine(weights: Path, options: EngineOptions) -> Engine:
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
         torch.set_num_threads(options.threads or usable_cores())
-    network = HandOS.from_pretrained(weights).eval().to('cuda' if on_gpu else 'cpu')
+    network = HandOS.from_pretrained(weights, options.hand_model)
+    network = network.eval().to('cuda' if on_gpu else 'cpu')
     return engine_of_network(network, options)
 
 
-def engine_of_network(network: Any, options: EngineOptions) -> Engine:
+def engine_of_network(
+    network: Any, options: EngineOptions, size_hw: tuple[int, int] | None = None
+) -> Engine:
     """An engine over a network that is in memory already, on the device where it stands."""
     import torch
 
@@ -118,12 +122,15 @@ def engine_of_network(network: Any, options: EngineOptions) -> Engine:
     wanted = options.precision
     if wanted == 'auto':
         wanted = 'fp16' if device.type == 'cuda' else 'fp32'
+    if wanted == 'int8':
+        raise UserError('torch computes in floats here: use precision fp32, or another backend')
     if wanted == 'fp16' and device.type == 'cpu':
         raise UserError('torch has no fast fp16 on CPUs: use precision fp32 or bf16')
     autocast = {'fp32': None, 'fp16': torch.float16, 'bf16': torch.bfloat16}[wanted]
 
-    detector, decoder = build_graphs(network)
-    image = torch.zeros(1, *network.config.input_size_hw, 3, dtype=torch.uint8, device=device)
+    size_hw = size_hw or network.config.input_size_hw
+    detector, decoder = build_graphs(network, size_hw)
+    image = torch.zeros(1, *size_hw, 3, dtype=torch.uint8, device=device)
     on_device = ('features',)
     detector_graph = TorchGraph(detector, {'image': image}, DETECTOR_OUTPUTS, on_device, autocast)
     with torch.inference_mode():
@@ -138,4 +145,5 @@ def engine_of_network(network: Any, options: EngineOptions) -> Engine:
         examples = dict(zip(DECODER_INPUTS, values, strict=True))
         decoders[hands] = TorchGraph(decoder, examples, DECODER_OUTPUTS, (), autocast)
     name = f'torch on {device.type.upper()}, {wanted}'
-    return Engine(name, detector_graph, decoders, wanted)
+    at_size = partial(engine_of_network, network, options)
+    return Engine(name, detector_graph, decoders, wanted, at_size)

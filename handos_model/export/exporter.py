@@ -39,6 +39,7 @@ from handos_model.network.graphs import (
     build_graphs,
 )
 from handos_model.network.handos import HandOS
+from handos_model.network.lean.graphs import lean_graphs
 from handos_model.selection import select_instances
 from handos_model.weights.exported import (
     MANIFEST,
@@ -76,6 +77,8 @@ class ExportConfig:
             ('sampling', self.samplings, get_args(GraphSampling)),
             ('storage', (self.storage,), get_args(Storage)),
         ):
+            if 'int8' in given:
+                raise UserError('8 bits need pictures to measure on: export, then handos-quantise')
             if not given or set(given) - set(known):
                 raise UserError(f'{name} {", ".join(given) or "(none)"}: give {", ".join(known)}')
         if not self.hands or min(self.hands) < 1 or max(self.hands) > 32:
@@ -87,7 +90,8 @@ class _Case:
     """One graph with the torch inputs it is traced and compared with."""
 
     hands: int | None
-    module: nn.Module
+    module: nn.Module  # what the graph must compute
+    lean: nn.Module  # the same in few operations, traced where it samples as the network does
     inputs: tuple[tuple[Tensor, ...], ...]  # the first is traced
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
@@ -150,16 +154,19 @@ def export(
 @torch.no_grad()
 def _cases(network: HandOS, config: ExportConfig, images: Sequence[Array]) -> list[_Case]:
     detector, decoder = build_graphs(network)
+    lean_detector, lean_decoder = lean_graphs(detector, decoder)
     frames = tuple((torch.from_numpy(image)[None],) for image in images)
     found = [detector(*frame) for frame in frames]
-    cases = [_Case(None, detector, frames, DETECTOR_INPUTS, DETECTOR_OUTPUTS)]
+    cases = [_Case(None, detector, lean_detector, frames, DETECTOR_INPUTS, DETECTOR_OUTPUTS)]
     for hands in sorted(config.hands):
         inputs = []
         for features, queries, boxes, scores in found:
             best = select_instances(scores[0].numpy(), boxes[0].numpy(), 0.0, max_hands=hands)
             rows = torch.from_numpy(np.resize(best, hands))
             inputs.append((features, queries[0, rows], boxes[0, rows]))
-        cases.append(_Case(hands, decoder, tuple(inputs), DECODER_INPUTS, DECODER_OUTPUTS))
+        cases.append(
+            _Case(hands, decoder, lean_decoder, tuple(inputs), DECODER_INPUTS, DECODER_OUTPUTS)
+        )
     return cases
 
 
@@ -172,7 +179,8 @@ def _write_case(
     report: Report,
 ) -> list[GraphFile]:
     with _sampling(network, sampling):
-        model = to_onnx(case.module, case.inputs[0], case.input_names, case.output_names)
+        traced = case.lean if sampling == 'grid_sample' else case.module
+        model = to_onnx(traced, case.inputs[0], case.input_names, case.output_names)
     written = []
     for precision in config.precisions:
         path = folder / graph_file_name(case.hands, precision, sampling)

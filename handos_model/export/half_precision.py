@@ -27,7 +27,8 @@ _BETWEEN = {
 # Their further inputs are shapes, axes and indices, not values.
 _ONE_VALUE = {'Expand', 'Reshape', 'Resize', 'Slice', 'Split', 'Squeeze', 'Unsqueeze'}
 _LOCATIONS = {'GridSample': (1,), 'TopK': (0,), 'Floor': (0,), PLUGIN: (3,)}  # exact inputs
-_COORDINATES = 4  # a product with at most so many columns yields points or boxes
+_MESH = 'mesh'  # the constant that the decoder's vertices are a product with
+_COORDINATES = 4  # a product with at most so many columns or terms is about points or boxes
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -68,8 +69,9 @@ def _choose(model: onnx.ModelProto, types: ValueTypes) -> set[int]:
     for i, node in enumerate(nodes):
         if not is_float(node.output[0]):
             continue
-        shape = types[node.output[0]][1]
-        product = node.op_type in _PRODUCTS and (not shape or shape[-1] > _COORDINATES)
+        shapes = [types[name][1] for name in (node.output[0], node.input[0]) if name in types]
+        coarse = all(not shape or shape[-1] > _COORDINATES for shape in shapes)
+        product = node.op_type in _PRODUCTS and coarse and _MESH not in node.input
         if product or (node.op_type == 'Conv') or node.op_type in _BETWEEN:
             chosen.add(i)
 

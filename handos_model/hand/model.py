@@ -67,6 +67,19 @@ def rigid_transforms(
 
 
 @dataclass(frozen=True, eq=False)
+class PoseSpace:
+    """MANO's linear space of finger poses, in which some datasets label."""
+
+    mean: FloatArray  # [45] axis angles of joints 1 to 15, radians
+    components: FloatArray  # [45,45], one a row
+
+    def axis_angles(self, coefficients: FloatArray) -> FloatArray:
+        """[15,3] of `coefficients [45]`."""
+        angles: FloatArray = self.mean + coefficients @ self.components
+        return angles.reshape(15, 3)
+
+
+@dataclass(frozen=True, eq=False)
 class HandModel:
     """The arrays of a hand model, metres, float64 (indices int64). A joint has one rotation.
 
@@ -82,6 +95,7 @@ class HandModel:
     faces: npt.NDArray[np.int64]  # [1538,3], outwards on a right hand
     tip_vertices: npt.NDArray[np.int64]  # [5] thumb, index, middle, ring, little
     rotation_axes: FloatArray  # [16,3,3]
+    pose_space: PoseSpace | None = None  # MANO's, where its file has one
 
     def __post_init__(self) -> None:
         for name, shape in SHAPES.items():
@@ -105,7 +119,8 @@ class HandModel:
     def embedded(cls) -> HandModel:
         """The open right hand that ships with this package; always the same, immutable object."""
         with (files('handos_model') / 'assets' / 'hand_template.npz').open('rb') as file:
-            return cls(**decode_units(dict(np.load(file, allow_pickle=False))))
+            arrays: dict[str, Any] = decode_units(dict(np.load(file, allow_pickle=False)))
+            return cls(**arrays)
 
     @classmethod
     def from_mano(cls, path: str | Path) -> HandModel:
@@ -119,6 +134,9 @@ class HandModel:
         """Of MANO's arrays by our names, read from `path`. Raises UserError if it is no hand."""
         from handos_model.hand.mano import TIP_VERTICES, transferred_axes
 
+        space = None
+        if 'hands_mean' in arrays and 'hands_components' in arrays:
+            space = PoseSpace(arrays['hands_mean'], arrays['hands_components'])
         embedded = cls.embedded()
         rest_m = embedded.joint_regressor @ embedded.v_template
         try:
@@ -126,9 +144,15 @@ class HandModel:
                 **{name: arrays[name] for name in SHAPES if name in arrays},
                 tip_vertices=np.array(TIP_VERTICES),
                 rotation_axes=transferred_axes(arrays, rest_m, embedded.rotation_axes),
+                pose_space=space,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'{path} is not a MANO model: {error}') from None
+
+    @classmethod
+    def of(cls, mano: str | Path | None) -> HandModel:
+        """The user's MANO where its file is given, else the embedded hand. Raises UserError."""
+        return cls.from_mano(mano) if mano else cls.embedded()
 
     @property
     def joint_regressor_21(self) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from handos_model.config import DecoderConfig
 from handos_model.hand.coarse_vertices import select_vertices
@@ -54,6 +55,7 @@ class InteractiveDecoder(nn.Module):
         super().__init__()
         dim, J = config.dim, NUM_JOINTS
         self.config = config
+        self.checkpointing = False  # of layers in training: less memory, a third more time
         if config.queries == 'instance':
             self.instance = nn.Sequential(nn.Linear(query_dim, dim), nn.LayerNorm(dim))
         else:
@@ -131,9 +133,11 @@ class InteractiveDecoder(nn.Module):
                 lifted = self.lifting.references(tokens[:, NUM_JOINTS:], references, frame)
                 references = torch.cat([references, lifted], dim=1)  # [N,21+V+1,4]
             position = self._position(references, frame, full)  # [N,T,d]
-            tokens = layer(
-                tokens, position, references, groups, values[:, :, i], spatial_shapes, packing
-            )
+            given = tokens, position, references, groups, values[:, :, i], spatial_shapes, packing
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(layer, *given, use_reentrant=False)
+            else:
+                tokens = layer(*given)
             output = head(tokens[:, :NUM_JOINTS], centres, frame)  # joints_2d [N,21,2]
             if full:
                 mesh_head = self.mesh_heads[i - config.layers_2d]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from handos_model.network.detectors.protocol import DetectorOutput
 from handos_model.network.handos import HandOS
 
 MAX_QUERIES = 100
@@ -29,25 +30,35 @@ class DetectorGraph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Detect in one image; the cast comes first, because TensorRT takes uint8 nowhere else."""
         features = self.network.encode(image.float().permute(0, 3, 1, 2))
-        found = features.detector
-        queries, boxes, scores = found.instance_queries, found.boxes_cxcywh, found.scores
-        if scores.shape[1] > MAX_QUERIES:
-            scores, index = scores.topk(MAX_QUERIES, dim=1)
-            rows = index.unsqueeze(-1)
-            queries = queries.gather(1, rows.expand(-1, -1, queries.shape[-1]))
-            boxes = boxes.gather(1, rows.expand(-1, -1, 4))
-        return features.values_source.float(), queries.float(), boxes.float(), scores.float()
+        return detector_outputs(features.detector, features.values_source)
+
+
+def detector_outputs(found: DetectorOutput, features: Tensor) -> tuple[Tensor, ...]:
+    """The detector graph's outputs, of the best `MAX_QUERIES` queries."""
+    queries, boxes, scores = found.instance_queries, found.boxes_cxcywh, found.scores
+    if scores.shape[1] > MAX_QUERIES:
+        scores, index = scores.topk(MAX_QUERIES, dim=1)
+        rows = index.unsqueeze(-1)
+        queries = queries.gather(1, rows.expand(-1, -1, queries.shape[-1]))
+        boxes = boxes.gather(1, rows.expand(-1, -1, 4))
+    return features.float(), queries.float(), boxes.float(), scores.float()
 
 
 class DecoderGraph(nn.Module):
     """features [1,L,C], queries [K,2d], boxes [K,4] -> the last layer's hands."""
 
-    def __init__(self, network: HandOS, spatial_shapes: tuple[tuple[int, int], ...]) -> None:
+    def __init__(
+        self,
+        network: HandOS,
+        spatial_shapes: tuple[tuple[int, int], ...],
+        size_hw: tuple[int, int],
+    ) -> None:
         super().__init__()
         self.network = network
+        self.size_hw = size_hw
         self.spatial_shapes = spatial_shapes
 
     def forward(
@@ -58,7 +69,7 @@ class DecoderGraph(nn.Module):
         hands = self.network.decoder(
             features,
             self.spatial_shapes,
-            self.network.config.input_size_hw,
+            self.size_hw,
             image_index,
             queries,
             boxes_cxcywh,
@@ -73,9 +84,15 @@ class DecoderGraph(nn.Module):
 
 
 @torch.no_grad()
-def build_graphs(network: HandOS) -> tuple[DetectorGraph, DecoderGraph]:
-    """Both graphs; the feature levels' shapes are found by running the detector once."""
-    image = torch.zeros(1, 3, *network.config.input_size_hw, dtype=torch.uint8)
+def build_graphs(
+    network: HandOS, size_hw: tuple[int, int] | None = None
+) -> tuple[DetectorGraph, DecoderGraph]:
+    """Both graphs at `size_hw` (the config's, where none is given).
+
+    The feature levels' shapes are found by running the detector once.
+    """
+    size_hw = size_hw or network.config.input_size_hw
+    image = torch.zeros(1, 3, *size_hw, dtype=torch.uint8)
     device = next(network.parameters()).device
     shapes = network.encode(image.to(device)).spatial_shapes
-    return DetectorGraph(network).eval(), DecoderGraph(network, shapes).eval()
+    return DetectorGraph(network).eval(), DecoderGraph(network, shapes, size_hw).eval()

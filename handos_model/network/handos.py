@@ -58,9 +58,11 @@ class HandOS(nn.Module):
 
     def encode(self, images: Tensor) -> Features:
         """Features of `images` [B,3,H,W], RGB, uint8 or float in [0,255]."""
-        detected = self.detector(images.float() / 255)
+        images = images.float() / 255
+        detected = self.detector(images)
+        values = self.side_tuning(detected, images)
         size_hw = (int(images.shape[2]), int(images.shape[3]))
-        return Features(detected, self.side_tuning(detected), detected.spatial_shapes, size_hw)
+        return Features(detected, values, detected.spatial_shapes, size_hw)
 
     def decode(
         self, features: Features, image_index: Tensor, queries: Tensor, boxes_cxcywh: Tensor

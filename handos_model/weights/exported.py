@@ -13,7 +13,7 @@ from handos_model.weights.store import sha256
 MANIFEST = 'manifest.json'
 FORMAT_VERSION = 1
 
-Precision: TypeAlias = Literal['fp32', 'fp16']
+Precision: TypeAlias = Literal['fp32', 'fp16', 'int8']
 Storage: TypeAlias = Literal['fp32', 'fp16']  # of weights in the files; computing is `precision`
 GraphSampling: TypeAlias = Literal['grid_sample', 'gather', 'plugin']
 
@@ -32,6 +32,26 @@ class GraphFile:
 
 
 @dataclass(frozen=True)
+class AccuracyGate:
+    """Graphs that compute with less, compared with those in float by what they find.
+
+    Scores are shares of 1: found hands, PCK, sides, and the area under the curve of joint errors
+    after alignment (PA). A gate that failed is not written, and neither are its graphs.
+    """
+
+    precision: Precision
+    images: int
+    hands: int
+    limit: float  # largest loss of any score
+    losses: dict[str, float]  # by '<backend>.<score>'; below zero where rounding helped
+    scores: dict[str, float]  # of the rounded graphs, by the same names
+
+    @property
+    def worst(self) -> float:
+        return max(self.losses.values())
+
+
+@dataclass(frozen=True)
 class ExportedWeights:
     """What `handos export` wrote: every graph with its checksum, and what it was made from."""
 
@@ -44,6 +64,7 @@ class ExportedWeights:
     source_sha256: str
     graphs: tuple[GraphFile, ...]
     storage: Storage = 'fp32'
+    gates: tuple[AccuracyGate, ...] = ()
 
     @classmethod
     def load(cls, folder: Path) -> ExportedWeights:
@@ -69,6 +90,7 @@ class ExportedWeights:
             )
         try:
             values['graphs'] = tuple(GraphFile(**graph) for graph in values['graphs'])
+            values['gates'] = tuple(AccuracyGate(**gate) for gate in values.pop('gates', ()))
             values['input_size_hw'] = tuple(values['input_size_hw'])
             return cls(folder=folder, **values)
         except (KeyError, TypeError) as error:
@@ -79,6 +101,10 @@ class ExportedWeights:
         values = asdict(self)
         del values['folder']
         return json.dumps({'format': FORMAT_VERSION, **values}, indent=2, sort_keys=True) + '\n'
+
+    def gate(self, precision: Precision) -> AccuracyGate | None:
+        """The gate that the graphs in `precision` passed."""
+        return next((gate for gate in self.gates if gate.precision == precision), None)
 
     def variants(self) -> list[tuple[Precision, GraphSampling]]:
         """The (precision, sampling) pairs that are here, the manifest's order."""

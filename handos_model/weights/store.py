@@ -82,12 +82,15 @@ def load_config(folder: Path) -> HandOSConfig:
 
 def check_template(config: HandOSConfig, hand_model: HandModel) -> None:
     """Refuse a hand model whose vertices are not those that the weights were trained for."""
+    if config.decoder.stage == '2d':
+        return  # without vertices
     if config.template_hash not in (None, hand_model.template_hash):
         raise UserError(
             f'the weights {config.name!r} were trained for the hand template '
             f'{str(config.template_hash)[:12]}, but the hand model given is '
-            f'{hand_model.template_hash[:12]}: vertex numbers would mean other places. Use the '
-            'hand model that the weights name in config.json'
+            f'{hand_model.template_hash[:12]}: vertex numbers would mean other places. Give the '
+            'MANO file that they were trained with (--mano FILE; the node: parameter mano), or '
+            'none for weights of the embedded hand'
         )
 
 

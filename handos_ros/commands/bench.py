@@ -15,18 +15,21 @@ from handos_model.backends.base import EngineOptions
 from handos_model.backends.parity import made_up_images
 from handos_model.environment import describe_machine
 from handos_model.errors import UserError
+from handos_model.hand.model import HandModel
 from handos_model.pipeline import HandPipeline, PipelineConfig, StageTimes
 from handos_model.tracking.tracker import Tracker
 from handos_model.types import Camera
+from handos_ros.commands.options import ManoOption
 
 
 def bench(
     weights: Annotated[str, typer.Option(help='Shipped name, folder or hub id.')] = 'nano',
+    mano: ManoOption = None,
     backend: Annotated[str, typer.Option(help='auto, or one of `handos doctor`.')] = 'auto',
     hands: Annotated[int, typer.Option(help='Hands a frame, found there or not.')] = 1,
     size: Annotated[str, typer.Option(help='Size of the camera image.')] = '640x480',
     frames: Annotated[int, typer.Option(help='Frames to measure.')] = 100,
-    precision: Annotated[str, typer.Option(help='auto, fp32, fp16 or bf16.')] = 'auto',
+    precision: Annotated[str, typer.Option(help='auto, fp32, fp16, bf16 or int8.')] = 'auto',
     threads: Annotated[int, typer.Option(help='Of a CPU backend; 0 = the usable cores.')] = 0,
     image: Annotated[Path | None, typer.Option(help='A picture instead of a made-up one.')] = None,
     json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
@@ -39,7 +42,7 @@ def bench(
     everything = PipelineConfig(
         score_threshold=0.0, nms_threshold=1.0, duplicate_similarity=None, max_hands=hands
     )
-    pipeline = HandPipeline(weights, backend, everything, options)
+    pipeline = HandPipeline(weights, backend, everything, options, HandModel.of(mano))
     tracker = Tracker()
     picture = _picture(image, size)
     height, width = picture.shape[:2]

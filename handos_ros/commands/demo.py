@@ -16,6 +16,7 @@ import typer
 
 from handos_model.errors import UserError
 from handos_model.weights.store import find_weights
+from handos_ros.commands.options import ManoOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from handos_ros.view.demo_recorder import Figures
 
 CLIP = Path(__file__).resolve().parents[1] / 'assets' / 'human_hand.mp4'
-OUTPUTS = ('overlay.mp4', 'overlay.png', 'hands.mcap')
+OUTPUTS = ('hands.html', 'overlay.mp4', 'overlay.png', 'hands.mcap')
 LOADING_LIMIT_S = 60.0
 LAST_FRAMES_S = 1.0  # after the camera has ended
 STOPPING_LIMIT_S = 5.0
@@ -36,6 +37,7 @@ def demo(
     ] = '',
     out: Annotated[Path, typer.Option(help='Folder for what is written.')] = Path('demo_out'),
     weights: Annotated[str, typer.Option(help='Shipped name or folder.')] = 'nano',
+    mano: ManoOption = None,
     backend: Annotated[str, typer.Option(help='auto, or one of `handos doctor`.')] = 'auto',
     rate_hz: Annotated[float, typer.Option('--rate', help='Images a second.')] = 15.0,
     score: Annotated[float, typer.Option(help='Least score of a hand.')] = 0.5,
@@ -55,6 +57,7 @@ def demo(
     hands_node = _start(
         log, 'run', '--ros-args', '-p', f'model:={weights}', '-p', f'backend:={backend}',
         '-p', f'score_threshold:={score}', '-p', 'publish_theta:=false',
+        *(['-p', f'mano:={mano}'] if mano else []),
     )  # fmt: skip
     camera: subprocess.Popen[str] | None = None
     init(args=[])
@@ -122,19 +125,39 @@ def _remove(path: Path) -> None:
 
 
 def _finish(overlay: Any, figures: Figures, out: Path) -> None:
-    """Put the files where they are announced, and say where that is."""
+    """Put the files where they are announced, and say where that is and what to type next."""
+    from handos_ros.view.page import write_page
+    from handos_ros.view.recorded import recorded_frames
+
     recorded = next((out / 'hands').glob('*.mcap'))
     recorded.replace(out / 'hands.mcap')
     shutil.rmtree(out / 'hands')
     if overlay is not None:
         cv2.imwrite(str(out / 'overlay.png'), cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+    frames = (frame for _, frame in recorded_frames(out / 'hands.mcap', '', ''))
+    write_page(frames, out / 'hands.html', 'hands.mcap')
     print(
         f'\n{figures.frames} frames, hands in {figures.frames_with_hands}, '
         f'{figures.backend}\n'
+        f'  {out / "hands.html"}    video, meshes in 3D and plots: open it in a browser\n'
         f'  {out / "overlay.mp4"}   the video with hands drawn in\n'
         f'  {out / "overlay.png"}   its clearest picture\n'
-        f'  {out / "hands.mcap"}    the recording, a rosbag2: handos view {out / "hands.mcap"}'
+        f'  {out / "hands.mcap"}    the recording, a rosbag2\n'
+        f'Next:\n'
+        f'  {command()} image {out / "overlay.png"} --overlay {out / "pictures"}\n'
+        f'  {command()} view {out / "hands.mcap"} --html {out / "again.html"}'
     )
+
+
+def command() -> str:
+    """What to type for `handos` in this environment, from this folder."""
+    program = Path(sys.executable).parent / 'handos'
+    if not program.exists():
+        return f'{sys.executable} -m handos_ros.cli'
+    if shutil.which('handos') == str(program):
+        return 'handos'
+    inside = program.is_relative_to(Path.cwd())
+    return str(program.relative_to(Path.cwd()) if inside else program)
 
 
 def _panel(figures: Figures, elapsed_s: float) -> Table:

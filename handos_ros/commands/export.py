@@ -9,8 +9,10 @@ import numpy as np
 import typer
 
 from handos_model.errors import UserError
+from handos_model.hand.model import HandModel
 from handos_model.types import ImageArray
 from handos_model.weights.exported import GraphSampling, Precision, Storage
+from handos_ros.commands.options import ManoOption
 
 
 def export(
@@ -35,6 +37,7 @@ def export(
             '--engine', help="Build this machine's TensorRT engines; without --out only these."
         ),
     ] = False,
+    mano: ManoOption = None,
 ) -> None:
     """Write ONNX graphs, each compared with torch first; nothing is written where one differs."""
     from handos_model.weights.store import WEIGHTS, find_weights, sha256
@@ -54,7 +57,7 @@ def export(
         ) from error
 
     folder = find_weights(weights)
-    network = HandOS.from_pretrained(folder)
+    network = HandOS.from_pretrained(folder, HandModel.of(mano))
     exported = exporter.export(
         network,
         out,

@@ -11,8 +11,10 @@ import typer
 
 from handos_model.draw import draw_hands
 from handos_model.errors import UserError
+from handos_model.hand.model import HandModel
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.types import Camera, Hand, ImageArray
+from handos_ros.commands.options import ManoOption
 from handos_ros.images.camera_files import read_camera_file
 from handos_ros.messages.results import hand_to_json, write_json
 
@@ -27,6 +29,7 @@ def image(
         Path | None, typer.Option(help='Calibration YAML of the camera; else it is guessed.')
     ] = None,
     weights: Annotated[str, typer.Option(help='Shipped name, folder or hub id.')] = 'nano',
+    mano: ManoOption = None,
     backend: Annotated[str, typer.Option(help='auto, or one of `handos doctor`.')] = 'auto',
     vertices: Annotated[bool, typer.Option('--vertices', help='Meshes in the JSON.')] = False,
     score: Annotated[float, typer.Option(help='Least score of a hand.')] = 0.3,
@@ -35,7 +38,7 @@ def image(
     """Find the hands in each picture; files that cannot be read are reported and left out."""
     camera = read_camera_file(camera_info) if camera_info else None
     config = PipelineConfig(score_threshold=score, max_hands=max_hands)
-    pipeline = HandPipeline(weights, backend, config)
+    pipeline = HandPipeline(weights, backend, config, hand_model=HandModel.of(mano))
     entries = [_process(pipeline, file, camera, overlay, vertices) for file in files]
     if json is not None:
         write_json(json, entries)

@@ -14,9 +14,11 @@ import typer
 
 from handos_model.draw import draw_hands
 from handos_model.errors import UserError
+from handos_model.hand.model import HandModel
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.tracking.tracker import Tracker
 from handos_model.types import Camera, ImageArray, TrackState
+from handos_ros.commands.options import ManoOption
 from handos_ros.images.camera_files import read_camera_file
 from handos_ros.messages.results import hand_to_json
 
@@ -29,6 +31,7 @@ def video(
         Path | None, typer.Option(help='Calibration YAML of the camera; else it is guessed.')
     ] = None,
     weights: Annotated[str, typer.Option(help='Shipped name, folder or hub id.')] = 'nano',
+    mano: ManoOption = None,
     backend: Annotated[str, typer.Option(help='auto, or one of `handos doctor`.')] = 'auto',
     track: Annotated[bool, typer.Option(help='Ids and smoothing over time.')] = True,
     vertices: Annotated[bool, typer.Option('--vertices', help='Meshes in the JSON.')] = False,
@@ -41,7 +44,7 @@ def video(
         source = stack.enter_context(VideoSource(file))
         camera = read_camera_file(camera_info) if camera_info else source.guessed_camera()
         config = PipelineConfig(score_threshold=score, max_hands=max_hands)
-        pipeline = HandPipeline(weights, backend, config)
+        pipeline = HandPipeline(weights, backend, config, hand_model=HandModel.of(mano))
         tracker = Tracker() if track else None
         lines = stack.enter_context(json.open('w')) if json else None
         writer = stack.enter_context(VideoSink(overlay, source)) if overlay else None

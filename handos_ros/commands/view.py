@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +10,10 @@ import typer
 
 from handos_model.errors import UserError
 from handos_ros.view.browser import HandViewer
-from handos_ros.view.frames import FrameAssembler, ViewFrame
+from handos_ros.view.frames import FrameAssembler
+from handos_ros.view.page import write_page
+from handos_ros.view.recorded import HANDS_TYPE, TOPOLOGY_TYPE, recorded_frames
 
-HANDS_TYPE = 'handos/msg/HandMeshArray'
-TOPOLOGY_TYPE = 'handos/msg/HandTopology'
 RECORDING_SUFFIXES = ('.mcap', '.db3')
 
 
@@ -30,12 +29,22 @@ def view(
     port: Annotated[int, typer.Option(help='Port; the next free one where it is taken.')] = 8080,
     speed: Annotated[float, typer.Option(help='Speed of a recording.', min=0.01)] = 1.0,
     loop: Annotated[bool, typer.Option(help='Play a recording again and again.')] = True,
+    html: Annotated[
+        Path | None, typer.Option(help='Write a recording as a page of its own, and end.')
+    ] = None,
 ) -> None:
     """Show hands in the browser until Ctrl-C: meshes in 3D, the image's overlay, ages, rates."""
     path = Path(source)
     recorded = path.exists() or path.suffix in RECORDING_SUFFIXES
     if recorded and not path.exists():
         raise UserError(f'{source} does not exist: give a recording, or a topic')
+    if html is not None:
+        if not recorded:
+            raise UserError(f'--html takes a recording, and {source} is a topic: record it first')
+        frames = (frame for _, frame in recorded_frames(path, image, camera_info))
+        count = write_page(frames, html, path.name)
+        print(f'{count} frames in {html}: open it in a browser, {html.resolve().as_uri()}')
+        return
     viewer = HandViewer(host, port)
     print(f'hands of {source} at {viewer.address}; Ctrl-C ends', flush=True)
     try:
@@ -65,40 +74,6 @@ def play(
             raise UserError(f'{path} holds no frame with hands: add them with `handos bag`')
         while not loop:
             time.sleep(1.0)
-
-
-def recorded_frames(path: Path, image: str, camera_info: str) -> Iterator[tuple[int, ViewFrame]]:
-    """(time of reception in ns, frame) of a recording's hands. Raises UserError without any."""
-    from handos_ros.node.bag_processing import find_camera
-    from handos_ros.runtime.bags import BagReader, Messages
-
-    messages = Messages()
-    assembler = FrameAssembler()
-    with BagReader(path) as reader:
-        hands_topic = _topic_of(reader.topics, HANDS_TYPE)
-        if not hands_topic:
-            raise UserError(f'{path} holds no hands: add them with `handos bag {path} OUTPUT`')
-        camera = find_camera(reader.topics, image, camera_info)
-        add = {
-            camera.image: assembler.add_image,
-            camera.camera_info: assembler.add_camera_info,
-            _topic_of(reader.topics, TOPOLOGY_TYPE): assembler.add_topology,
-        }
-        for message in reader.messages():
-            if message.topic != hands_topic and message.topic not in add:
-                continue
-            try:
-                content = messages.deserialize(message)
-            except ValueError:  # a malformed image; the node left it out as well
-                continue
-            if message.topic == hands_topic:
-                yield message.time_ns, assembler.assemble(content, message.time_ns)
-            else:
-                add[message.topic](content)
-
-
-def _topic_of(topics: dict[str, str], type_name: str) -> str:
-    return next((topic for topic, name in topics.items() if name == type_name), '')
 
 
 def _watch(viewer: HandViewer, hands: str, image: str, camera_info: str) -> None:

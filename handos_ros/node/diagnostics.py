@@ -130,6 +130,8 @@ class InputState:
     offered_types: tuple[str, ...]
     wanted_type: str
     stale_after_s: float
+    deaf: bool = False  # and something was made anew for it
+    made_anew: dict[str, int] = field(default_factory=dict)  # what of DDS, and how often
 
 
 @dataclass(frozen=True)
@@ -177,12 +179,23 @@ def statuses_to_message(
 
 
 def _diagnose_input(statistics: Statistics, state: InputState) -> Status:
-    values = {'topic': state.topic, 'publishers': str(state.publishers)}
+    values = {
+        'topic': state.topic,
+        'publishers': str(state.publishers),
+        **{f'{what} made anew': str(count) for what, count in state.made_anew.items()},
+    }
     problem = statistics.recent_problem('input')
     if not state.active:
         return Status(Level.OK, 'image', 'inactive: activate the node to start', values)
     if problem:
         return Status(Level.ERROR, 'image', f'rejected: {problem}', values)
+    if state.deaf:
+        why = (
+            f'{state.topic} is published and camera_info arrives, but no image: too many of its '
+            'packets were lost. What receives it is made anew; if that does not help, see the '
+            'page on QoS and large images'
+        )
+        return Status(Level.ERROR, 'image', f'deaf: {why}', values)
     if statistics.silence_s() <= state.stale_after_s:
         return Status(Level.OK, 'image', 'images arrive', values)
     if state.publishers == 0:

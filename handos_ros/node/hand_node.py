@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from handos_model.errors import UserError
+from handos_model.tracking.tracker import Tracker
 from handos_ros.messages import conversions
 from handos_ros.node import parameters
+from handos_ros.node.deaf_reader import DeafReader, Remedy
 from handos_ros.node.diagnostics import (
     BackendState,
     InputState,
@@ -25,6 +27,7 @@ from handos_ros.node.perception import Perception, PerceptionFactory
 from handos_ros.node.processing import DepthBuffer, Frame, FrameProcessor, Result, StampGuard
 from handos_ros.node.worker import Worker
 from handos_ros.runtime import (
+    ExternalShutdownException,
     InvalidParameterTypeException,
     InvalidParameterValueException,
     LifecycleNode,
@@ -33,6 +36,7 @@ from handos_ros.runtime import (
     QoSOverridingOptions,
     QoSProfile,
     ReliabilityPolicy,
+    SingleThreadedExecutor,
     SubscriptionEventCallbacks,
     TransitionCallbackReturn,
     init,
@@ -40,7 +44,6 @@ from handos_ros.runtime import (
     ok,
     try_shutdown,
 )
-from handos_ros.runtime.serving import serving
 
 IMAGE_TYPES = {
     'raw': ('image', 'sensor_msgs/msg/Image'),
@@ -51,12 +54,27 @@ SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
 class HandNode(LifecycleNode):
-    """The node `handos`; `factory` builds the model, in the worker's thread."""
+    """The node `handos`; `factory` builds the model, in the worker's thread.
 
-    def __init__(self, factory: PerceptionFactory, **options: Any) -> None:
+    A node that wants a new participant (`wants_participant`) is to be destroyed with its context;
+    the one that is made instead is given what `legacy` returned.
+    """
+
+    def __init__(
+        self,
+        factory: PerceptionFactory,
+        *,
+        statistics: Statistics | None = None,
+        image_reader: DeafReader | None = None,
+        tracker: Tracker | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__('handos', **options)
         self._factory = factory
-        self._statistics = Statistics()
+        self._statistics = statistics or Statistics()
+        self._image_reader = image_reader or DeafReader()
+        self._tracker = tracker or Tracker()
+        self.wants_participant = False
         self._stamps = StampGuard()
         self._depths = DepthBuffer()
         self._camera_info: Any = None
@@ -66,7 +84,8 @@ class HandNode(LifecycleNode):
         self._processor: Any = None
         # While active:
         self._image_subscription: Any = None
-        self._flow: list[Any] = []  # every subscription
+        self._clears_jam = False  # that subscription is reliable, for as long as it is deaf
+        self._flow: list[Any] = []  # every other subscription
         self._qos_mismatch = False
         self._topology_sent = False
         self.add_on_set_parameters_callback(self._check_parameters)
@@ -79,6 +98,17 @@ class HandNode(LifecycleNode):
         )
         self.create_timer(self._settings.diagnostics_period_s, self._publish_diagnostics)
         self.create_timer(WATCH_PERIOD_S, self._watch)
+
+    def legacy(self) -> dict[str, Any]:
+        """Arguments for the node that is made in place of this one, in a new participant."""
+        perception = self._worker.backend if self._worker and self._worker.idle else None
+        return {
+            'factory': once(perception, self._factory) if perception else self._factory,
+            'statistics': self._statistics,
+            'image_reader': self._image_reader,
+            'tracker': self._tracker,
+            'parameter_overrides': [self.get_parameter(p.name) for p in parameters.PARAMETERS],
+        }
 
     @property
     def failure(self) -> BaseException | None:
@@ -93,7 +123,9 @@ class HandNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._depths = DepthBuffer()
         self._outputs = HandPublishers(self, self._settings.marker_lifetime_s)
-        self._processor = FrameProcessor(self._settings, self._statistics, self._depths)
+        self._processor = FrameProcessor(
+            self._settings, self._statistics, self._depths, self._tracker
+        )
         self._worker = Worker(
             load=self._load,
             process=self._processor,
@@ -106,12 +138,11 @@ class HandNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stamps = StampGuard()
         self._topology_sent = False
-        topic, image_type = IMAGE_TYPES[self._settings.image_transport]
         self._qos_mismatch = False
-        self._image_subscription = self._subscribe(topic, image_type, self._on_image)
+        self._image_reader.begin()
+        self._subscribe_to_images()
         self._flow = [
-            self._image_subscription,
-            self._subscribe('camera_info', 'sensor_msgs/msg/CameraInfo', self._on_camera_info),
+            self._subscribe('camera_info', 'sensor_msgs/msg/CameraInfo', self._on_camera_info)
         ]
         if self._settings.use_depth:
             self._flow.append(self._subscribe('depth', 'sensor_msgs/msg/Image', self._depths.add))
@@ -149,6 +180,7 @@ class HandNode(LifecycleNode):
     def _on_image(self, message: Any) -> None:
         statistics = self._statistics
         statistics.frame_received()
+        self._image_reader.heard()
         now_ns = self.get_clock().now().nanoseconds
         stamp_ns = conversions.stamp_ns(message)
         problem = self._stamps.problem(stamp_ns, now_ns)
@@ -166,6 +198,7 @@ class HandNode(LifecycleNode):
 
     def _on_camera_info(self, message: Any) -> None:
         self._camera_info = message
+        self._image_reader.pulse()
 
     def _publish(self, result: Result) -> None:
         """Called by the worker's thread."""
@@ -184,6 +217,8 @@ class HandNode(LifecycleNode):
         if self._worker is None:
             return
         self._worker.watch()
+        if self._flow:
+            self._watch_reader()
         perception = self._worker.backend
         if not self._flow or perception is None:
             return
@@ -195,6 +230,33 @@ class HandNode(LifecycleNode):
             lost = self._processor.lose_all()
             if lost is not None:
                 self._outputs.publish(lost, perception)
+
+    def _watch_reader(self) -> None:
+        """Make anew what has gone deaf; a remedy is undone once images arrive."""
+        reader = self._image_reader
+        if self._clears_jam and not reader.tried:
+            self._subscribe_to_images()
+        if not reader.deaf:
+            return
+        _, image_type = IMAGE_TYPES[self._settings.image_transport]
+        topic = self._image_subscription.topic_name
+        offered = [
+            endpoint.qos_profile.reliability
+            for endpoint in self.get_publishers_info_by_topic(topic)
+            if endpoint.topic_type == image_type
+        ]
+        remedy = reader.next_remedy() if offered and not self._qos_mismatch else None
+        if remedy is None:
+            return
+        self.get_logger().warning(
+            f'{topic} is published and camera_info arrives, but no image does: '
+            f'the {remedy.value} is made anew'
+        )
+        if remedy == Remedy.SUBSCRIPTION:
+            self._subscribe_to_images(reliably=ReliabilityPolicy.RELIABLE in offered)
+        else:
+            self.wants_participant = True
+        self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:
         statuses = diagnose(self._statistics, self._input_state(), self._backend_state())
@@ -229,19 +291,39 @@ class HandNode(LifecycleNode):
             offered_types=tuple(sorted({endpoint.topic_type for endpoint in offered})),
             wanted_type=wanted_type,
             stale_after_s=self._settings.stale_after_s,
+            deaf=bool(self._flow) and self._image_reader.deaf and self._image_reader.tried,
+            made_anew={
+                remedy.value: count for remedy, count in self._image_reader.made_anew.items()
+            },
         )
 
-    def _subscribe(self, topic: str, type_name: str, callback: Callable[[Any], None]) -> Any:
+    def _subscribe_to_images(self, *, reliably: bool = False) -> None:
+        """In place of the subscription there may be; `reliably` clears a jam of torn images."""
+        if self._image_subscription is not None:
+            self.destroy_subscription(self._image_subscription)
+        topic, image_type = IMAGE_TYPES[self._settings.image_transport]
+        self._clears_jam = reliably
+        self._image_subscription = self._subscribe(topic, image_type, self._on_image, reliably)
+
+    def _subscribe(
+        self,
+        topic: str,
+        type_name: str,
+        callback: Callable[[Any], None],
+        reliably: bool = False,
+    ) -> Any:
         on_lost = self._on_message_lost if callback == self._on_image else None
+        reliability = ReliabilityPolicy.RELIABLE if reliably else ReliabilityPolicy.BEST_EFFORT
+        overriding = None if reliably else QoSOverridingOptions.with_default_policies()
         return self.create_subscription(
             message_type(type_name),
             topic,
             callback,
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            QoSProfile(depth=1, reliability=reliability),
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=self._on_qos_mismatch, message_lost=on_lost
             ),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=overriding,
         )
 
     def _on_qos_mismatch(self, event: Any) -> None:
@@ -264,6 +346,9 @@ class HandNode(LifecycleNode):
         return result(successful=not problems, reason='; '.join(problems))
 
     def _stop_flow(self) -> None:
+        if self._image_subscription is not None:
+            self.destroy_subscription(self._image_subscription)
+            self._image_subscription = None
         for subscription in self._flow:
             self.destroy_subscription(subscription)
         self._flow = []
@@ -281,24 +366,56 @@ class HandNode(LifecycleNode):
             self._outputs = None
 
 
+def once(perception: Perception, factory: PerceptionFactory) -> PerceptionFactory:
+    """Gives `perception` the first time, and builds a new one from then on."""
+    given = [perception]
+    return lambda settings, report: given.pop() if given else factory(settings, report)
+
+
 def run(factory: PerceptionFactory, args: Sequence[str] | None = None) -> None:
     """Spin the node until SIGINT or SIGTERM; `args` None takes the process's command line.
 
     Raises UserError for parameters that are refused, or weights that cannot be loaded.
     """
+    legacy: dict[str, Any] | None = {'factory': factory}
+    start = False
+    try:
+        while legacy is not None:
+            legacy = _run_in_one_participant(legacy, args, start)
+            start = True
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+
+
+def _run_in_one_participant(
+    options: dict[str, Any], args: Sequence[str] | None, start: bool
+) -> dict[str, Any] | None:
+    """Spin a node to its end; what the next one is made of where it asks for a new participant.
+
+    `start` activates it even where the parameter `autostart` says no, as the one before it was.
+    """
     init(args=args)
     try:
-        node = HandNode(factory)
+        node = HandNode(**options)
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         try_shutdown()
         raise UserError(str(error)) from error
-    with serving(node) as executor:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
         autostart = node.get_parameter('autostart').value
-        if autostart and not (
+        if (autostart or start) and not (
             node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
         ):
             raise UserError('the node cannot be started: its log says why')
-        while ok():
+        while ok() and not node.wants_participant:
             executor.spin_once(timeout_sec=1.0)
             if autostart and isinstance(node.failure, UserError):
                 raise node.failure
+        legacy = node.legacy()
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        interrupted = not ok()
+        try_shutdown()
+    return None if interrupted else legacy

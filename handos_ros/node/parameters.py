@@ -70,6 +70,11 @@ class Settings:
         'nano',
         'Weights: a name of the model zoo or a folder with model and config.',
     )
+    mano: str = parameter(
+        '',
+        'MANO_RIGHT.pkl or its conversion, for weights that were trained on it; empty: the hand '
+        'that ships.',
+    )
     backend: str = parameter(
         'auto',
         'What runs the network. auto takes the fastest that works here and says why.',

@@ -54,7 +54,7 @@ class PipelinePerception:
         from handos_model.pipeline import HandPipeline, PipelineConfig
 
         report(f'loading {settings.model}')
-        hand_model = HandModel.embedded()
+        hand_model = HandModel.of(settings.mano)
         self._fitter = PoseFitter(hand_model)
         self._pipeline = HandPipeline(
             settings.model,

@@ -117,14 +117,21 @@ class FrameProcessor:
     """Turns frames into results; a frame that cannot be used is counted and named.
 
     The tracks are here and nowhere else: they outlive a perception that fails and is built anew,
-    so that ids are never used again, and every hand that was said is said lost.
+    so that ids are never used again, and every hand that was said is said lost. A `tracker` that
+    has followed hands already is gone on with.
     """
 
-    def __init__(self, settings: Settings, statistics: Statistics, depths: DepthBuffer) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        statistics: Statistics,
+        depths: DepthBuffer,
+        tracker: Tracker | None = None,
+    ) -> None:
         self._settings = settings
         self._statistics = statistics
         self._depths = depths
-        self._tracker = Tracker() if settings.track else None
+        self._tracker = (tracker or Tracker()) if settings.track else None
         self._forget_tracks = threading.Event()
         self._perception: Perception | None = None  # that of the newest frame
         self._last: Result | None = None
@@ -138,8 +145,10 @@ class FrameProcessor:
 
         To be called while no frame is processed.
         """
-        lost = self._tracker.reset() if self._tracker else []
-        return replace(self._last, hands=lost) if self._last and lost else None
+        if self._tracker is None or self._last is None:
+            return None
+        lost = self._tracker.reset()
+        return replace(self._last, hands=lost) if lost else None
 
     def __call__(self, perception: Perception, frame: Frame) -> Result | None:
         """The hands of a frame; None where its image is refused, or it took too long."""

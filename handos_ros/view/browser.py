@@ -33,8 +33,8 @@ def import_viser() -> Any:
         import viser
     except ModuleNotFoundError as error:
         raise UserError(
-            f'{error.name} is missing, which shows hands in the browser: '
-            "pip install 'handos-ros[view]'"
+            f'{error.name} is missing, which shows hands in the browser as they come: '
+            "pip install 'handos-ros[view]', or write a recording as a page with --html"
         ) from error
     return viser
 

@@ -30,6 +30,7 @@ def test_a_link_keeps_leading_to_its_file(tmp_path: Path, existing: bool) -> Non
     assert sorted(tmp_path.iterdir()) == [file, link]
 
 
+@pytest.mark.fault('disk', 'writing fails', 'what was there stays')
 def test_what_was_there_stays_where_writing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,12 @@ class Browser:
         png = base64.b64decode(self.command('Page.captureScreenshot', format='png')['data'])
         return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR_RGB)
 
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression on the page."""
+        answer = self.command('Runtime.evaluate', expression=expression, returnByValue=True)
+        assert 'exceptionDetails' not in answer, answer
+        return answer['result'].get('value')
+
     def command(self, method: str, **parameters: Any) -> Any:
         """Send a command and return its result; what the page asks for meanwhile is noted."""
         self._number += 1

@@ -6,8 +6,10 @@ Neither ROS 2's build tools nor launch come from PyPI: strict stand-ins take the
 import ast
 import configparser
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 import types
 import xml.etree.ElementTree as ET
@@ -125,6 +127,19 @@ def test_cmake_installs_packages_folders_and_the_command():
         assert (ROOT / f'test/handos_ros/{suite}.py').is_file()
 
 
+def test_ros2_run_handos_node_is_the_node():
+    assert 'install(PROGRAMS scripts/node DESTINATION lib/${PROJECT_NAME})' in CMAKE
+    script = ROOT / 'scripts/node'
+    assert script.stat().st_mode & 0o111
+    rule = ['--ros-args', '-p', 'score_threshold:=7.0']
+    command = [sys.executable, str(script), *rule]
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2 and 'score_threshold' in done.stderr
+
+
 def test_the_parameter_file_is_the_table():
     content = yaml.safe_load((ROOT / 'config/handos.yaml').read_text())
     values = content['/**']['ros__parameters']
@@ -202,7 +217,7 @@ STAND_INS = {
         'Node': stand_in(
             'Node',
             'package executable name namespace parameters remappings arguments ros_arguments '
-            f'exec_name output emulate_tty respawn env additional_env {ACTION}',
+            f'exec_name output emulate_tty respawn respawn_delay env additional_env {ACTION}',
             0,
         )
     },
@@ -210,9 +225,20 @@ STAND_INS = {
 }
 
 
+class PackageNotFoundError(KeyError):
+    """As ament_index_python has it."""
+
+
+INSTALLED: dict[str, Any] = {
+    'PackageNotFoundError': PackageNotFoundError,
+    'get_package_share_directory': lambda name: f'/opt/ros/jazzy/share/{name}',
+}
+
+
 @pytest.fixture
 def launch_file(monkeypatch):
-    for name, members in STAND_INS.items():
+    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
+    for name, members in {**STAND_INS, 'ament_index_python.packages': INSTALLED}.items():
         module = types.ModuleType(name)
         vars(module).update(members)
         monkeypatch.setitem(sys.modules, name, module)
@@ -301,6 +327,29 @@ def test_rviz_looks_at_the_namespace_of_the_node(launch_file):
     assert remapped['/handos/markers'] == '/left/handos/markers'
     assert remapped.keys() <= OUTPUTS
     assert nodes['rviz2']['arguments'][-1] == 'camera_color_optical_frame'
+
+
+@pytest.mark.parametrize(
+    ('values', 'install'),
+    [
+        ({'camera': 'realsense'}, 'ros-jazzy-realsense2-camera'),
+        ({'camera': 'oak'}, 'ros-jazzy-depthai-ros-driver'),
+        ({'rviz': 'true'}, 'ros-jazzy-rviz2'),
+    ],
+)
+def test_what_is_missing_is_named_with_its_package(launch_file, values, install):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    launch_file['require'].__globals__['get_package_share_directory'] = missing
+    with pytest.raises(RuntimeError, match=f'sudo apt install {install},'):
+        start(launch_file, **values)
+
+
+def test_the_node_is_started_again_unless_told_otherwise(launch_file):
+    for value in ('true', 'false'):
+        node = by_executable(start(launch_file, respawn=value))['handos']
+        assert node['respawn'] == (value == 'true') and node['respawn_delay'] <= 5.0
 
 
 def test_a_recording_must_be_named(launch_file):

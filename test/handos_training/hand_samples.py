@@ -89,9 +89,9 @@ class PosedHand:
         return np.stack([self.named[n] for n in [*names, *(f'{f}4' for f in FINGERS)]])
 
 
-def posed_hand(seed: int = 0, *, left: bool = False) -> PosedHand:
+def posed_hand(seed: int = 0, *, left: bool = False, model: HandModel | None = None) -> PosedHand:
     """A lightly bent hand, 0.5 m in front of the camera, in OpenCV axes."""
-    model = HandModel.embedded()
+    model = model or HandModel.embedded()
     rng = np.random.default_rng(seed)
     bend = Rotation.from_rotvec(rng.normal(0, 0.08, (16, 3))).as_matrix()
     bend[0] = random_rotation(seed)

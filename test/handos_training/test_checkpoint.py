@@ -88,6 +88,7 @@ def test_a_rerun_step_replaces_the_old_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('damage', ['state.json', 'model.safetensors', 'ema.safetensors'])
+@pytest.mark.fault('training', 'the last checkpoint is damaged', 'the one before is taken')
 def test_a_damaged_last_gives_way_to_the_one_before(tmp_path: Path, damage: str) -> None:
     folder = CheckpointFolder(tmp_path)
     folder.save(1, tensors(1), {})
@@ -144,12 +145,14 @@ def kill_while_saving(folder: Path, kills: int) -> list[int]:
     return steps
 
 
+@pytest.mark.fault('training', 'kill -9 while a checkpoint is saved', 'the one before is whole')
 def test_killed_while_saving(tmp_path: Path) -> None:
     steps = kill_while_saving(tmp_path, kills=2)
     assert len(steps) == 2 and steps == sorted(steps)
 
 
 @pytest.mark.long
+@pytest.mark.fault('training', 'ten times kill -9 while saving', 'the one before is whole')
 def test_killed_ten_times_while_saving(tmp_path: Path) -> None:
     steps = kill_while_saving(tmp_path, kills=10)
     assert len(steps) == 10 and steps == sorted(steps)

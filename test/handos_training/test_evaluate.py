@@ -21,8 +21,9 @@ from handos_training.check_data import CheckConfig
 from handos_training.check_data import main as check_data_main
 from handos_training.check_data import run as run_check
 from handos_training.data.datasets.catalogue import open_dataset
-from handos_training.data.datasets.dexycb import SERIALS, SUBJECTS
+from handos_training.data.datasets.dexycb import SERIALS
 from handos_training.evaluate import EvalConfig, HeldOutSynth, open_evaluation, run
+from handos_training.evaluation.metrics import average_precision
 from handos_training.evaluation.running_scores import Scores
 
 COUNT = 4
@@ -49,6 +50,7 @@ def answer(posed: PosedHand, camera: np.ndarray = CAMERA, **changes: object) -> 
         translation_m=posed.mpii[9],
         translation_covariance_m2=np.eye(3),
         scale_source=ScaleSource.INTRINSICS,
+        network_joints_px=project(posed.mpii, camera),
     )
     return replace(hand, **changes)
 
@@ -64,6 +66,10 @@ class Told:
         assert image.dtype == np.uint8 and image.shape == (camera.height, camera.width, 3)
         self.cameras.append(camera)
         return self.answers[len(self.cameras) - 1]
+
+    def in_boxes(self, image: np.ndarray, camera: Camera, boxes: np.ndarray) -> list[Hand]:
+        hands = self(image, camera)
+        return [replace(hand, box_xyxy_px=box) for hand, box in zip(hands, boxes, strict=True)]
 
 
 @pytest.fixture
@@ -165,6 +171,39 @@ def test_the_largest_overlap_answers_not_the_best_score(freihand: Path, as_mano:
     assert scores['precision_iou50'] == 0.5  # FreiHAND labels every hand
 
 
+def test_projection_by_the_network_and_by_the_camera_are_told_apart(freihand: Path) -> None:
+    far = [[replace(hand[0], network_joints_px=hand[0].joints_px + 500)] for hand in perfect()]
+    scores = run(EvalConfig('freihand', 'w', freihand), Told(*far))['scores']
+    assert scores['pck_0.05'] == scores['pck_placed_0.05'] == 1.0
+    assert scores['pck_projected_0.15'] == 0.0
+    moved = [
+        [replace(hand[0], joints_m=hand[0].joints_m + np.array([0.5, 0, 0]))] for hand in perfect()
+    ]
+    scores = run(EvalConfig('freihand', 'w', freihand), Told(*moved))['scores']
+    assert scores['pck_projected_0.05'] == 1.0 and scores['pck_placed_0.15'] == 0.0
+
+
+def test_true_boxes_find_every_hand(freihand: Path) -> None:
+    elsewhere = [[replace(hand[0], box_xyxy_px=np.array([0.0, 0, 4, 4]))] for hand in perfect()]
+    config = EvalConfig('freihand', 'w', freihand)
+    assert run(config, Told(*elsewhere))['scores']['found'] == 0
+    report = run(replace(config, boxes='truth'), Told(*elsewhere))
+    assert report['scores']['found'] == 1 and report['protocol']['boxes'] == 'truth'
+
+
+def test_box_ap_of_coco() -> None:
+    truth = [np.array([[0.8, 0.0]]), np.array([[0.0]]), np.zeros((0, 1))]
+    precise = average_precision([0.9, 0.1, 0.5, 0.3], truth, [0, 0, 1, 2])
+    # One of two labels at IoU 0.50 to 0.80: recall 0 to 0.5 is 51 of 101 points.
+    assert precise == pytest.approx(7 / 10 * 51 / 101)
+    late = average_precision([0.9, 0.1, 0.95, 0.3], truth, [0, 0, 1, 2])
+    assert late == pytest.approx(precise / 2)  # a false alarm comes first
+    twice = average_precision([0.9, 0.8], [np.array([[0.9, 0.95]])], [0, 0])
+    # Both claim the one label; above 0.90 only the second does, after a false alarm.
+    assert twice == pytest.approx((9 + 0.5) / 10)
+    assert np.isnan(average_precision([0.5], [np.zeros((0, 1))], [0]))
+
+
 def test_another_template_has_f_scores_but_no_vertex_errors(freihand: Path) -> None:
     scores = run(EvalConfig('freihand', 'w', freihand), Told(*perfect()))['scores']
     assert 'pa_mpvpe_mm' not in scores and 'auc_vertices' not in scores
@@ -227,7 +266,7 @@ def test_ho3d_submission(tmp_path: Path) -> None:
 
 
 def test_dexycb_submission(tmp_path: Path) -> None:
-    subject = SUBJECTS[6]
+    subject = '20200928-subject-07'
     camera = np.array([[617.0, 0, 312.0], [0, 617.0, 241.0], [0, 0, 1]])
     colour = {'fx': 617.0, 'fy': 617.0, 'ppx': 312.0, 'ppy': 241.0}
     intrinsics = tmp_path / 'calibration' / 'intrinsics'
@@ -284,6 +323,7 @@ def test_hint_submission_and_hidden_joints(tmp_path: Path) -> None:
     assert scores['pck_visible_0.05'] == 1.0 and scores['pck_hidden_0.05'] == 0.5
     assert scores['pck_0.05'] == pytest.approx((11 + 5) / 21)
     assert scores['pck_projected_0.05'] == 1.0 and scores['side_accuracy'] == 0.5
+    assert scores['pck_placed_0.05'] == 1.0
     with np.load(tmp_path / 'out' / 'hint.npz') as file:
         assert file['imgname'].tolist() == ['a_r.jpg', 'b_l.jpg']
         assert file['right'].tolist() == [1, 1]
@@ -309,6 +349,7 @@ def test_synth_is_held_out_and_fully_labelled() -> None:
                 posed_hand(0),
                 box_xyxy_px=sample.hands.boxes_xyxy_px[n].double().numpy(),
                 joints_px=sample.hands.joints_px[n].double().numpy(),
+                network_joints_px=sample.hands.joints_px[n].double().numpy(),
                 joints_m=sample.hands.joints_m[n].double().numpy() + root,
                 vertices_m=sample.hands.vertices_m[n].double().numpy() + root,
                 side='left' if sample.hands.is_left[n] else 'right',

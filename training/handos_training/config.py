@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from handos_model.config import AttentionStrategy
 from handos_model.errors import UserError
 
 Stage = Literal['dense', 'detector', '2d', 'full']
@@ -33,7 +34,11 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Optimiser and schedule; the defaults are the paper's."""
+    """Optimiser and schedule.
+
+    Adam, its rate and the cosine's start are the paper's by default. Warm-up, clipping and
+    averaging are ours, which the paper does not mention: 0 switches each of them off.
+    """
 
     optimizer: Literal['adam', 'adamw', 'muon'] = 'adam'
     lr: float = 1e-3
@@ -42,10 +47,10 @@ class OptimConfig:
     detector_factor: float = 1.0  # of lr, for a detector that is trained
     backbone_factor: float = 1.0  # of lr, for the detector's backbone
     warmup_steps: int = 500
-    constant_fraction: float = 0.6  # of the run, before the cosine starts
+    constant_fraction: float = 0.6  # of the run, before the cosine starts: 24 of 40 epochs
     final_factor: float = 0.0
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.9998
+    max_grad_norm: float = 1.0  # 0: no clipping
+    ema_decay: float = 0.9998  # 0: no averaging
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or not 0 <= self.constant_fraction <= 1 or not 0 <= self.ema_decay < 1:
@@ -59,14 +64,37 @@ class DataConfig:
     cache: tuple[Path, ...] = ()  # folders of generated shards; none: generate on the fly
     validation_cache: Path | None = None  # none: generate `validation_samples` at the start
     validation_samples: int = 256
-    real: tuple[str, ...] = ()  # 'name:root[:weight]' of real datasets, beside the cache
+    # 'name:root[:weight]' of real datasets, beside the cache. Where none has a weight and there is
+    # no cache, each counts by its size: all images of all of them alike.
+    real: tuple[str, ...] = ()
+    # 'name:root[:split]' of real datasets to validate on; a MANO template needs one.
+    validation: tuple[str, ...] = ()
     synthetic_weight: float = 1.0  # beside the weights of `real`
+    # Weights, or 'module:function', whose hands on `unlabelled` pictures and videos are labels
+    # (`teacher.py`), with this weight beside those of `real`.
+    teacher: str | None = None
+    unlabelled: tuple[Path, ...] = ()
+    teacher_score: float = 0.5
+    teacher_weight: float = 1.0
     augment: bool = True
+    flip: float = 0.5  # share of mirrored images; Table 2 of the paper is 0 and 0.5
     # Share of the images that are framed around a hand: more of it in fewer pixels, for the first
     # steps of a network from nothing. The last stage wants full images (0).
     focus: float = 0.0
     focus_side: tuple[float, float] = (0.35, 0.9)  # its longer side, of the input's shorter one
     num_workers: int = 1  # processes that prepare batches; 0: in the training process
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What a run changes of its model's shape; None keeps it. Tables 6 and 7 of the paper."""
+
+    prompt: str | None = None  # Grounding DINO's; the paper's is "hand."
+    hand_label: int | None = None  # class of a D-FINE or RT-DETRv2 that means a hand
+    memory_layer: int | None = None  # Grounding DINO's encoder layer of F_e: 4 instead of 6
+    side_tuning: Literal['backbone', 'swin_tiny', 'none'] | None = None  # where F_s comes from
+    queries: Literal['instance', 'unified'] | None = None
+    attention: AttentionStrategy | None = None  # Fig. 8 (a) to (d)
 
 
 @dataclass(frozen=True)
@@ -84,20 +112,29 @@ class TrainConfig:
     # with `freeze_norms` none of its batch norms.
     freeze_to_stride: Literal[0, 8, 16, 32] = 0
     freeze_norms: bool = False
-    # Hub id or folder of a pretrained detector; none: our own, from scratch.
+    # Hub id or folder of a pretrained detector, whose family it says itself; none: that of
+    # `init_from` (base, paper), or our own (nano).
     detector: str | None = None
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     # Train the detector together with the hands, end to end. The paper keeps it frozen; for a
     # detector from scratch this is cheaper than training the two one after the other.
     train_detector: bool = False
     dense_along: bool = False  # with train_detector: keep the dense stage's targets beside it
     template: Path | None = None  # MANO_RIGHT.pkl or its conversion; none: the embedded template
     image_sizes_hw: tuple[tuple[int, int], ...] = ((480, 640),)  # one is drawn for each step
+    # Every batch has this long edge, at the aspect of its first image; `image_sizes_hw` is then
+    # only what graphs are exported at.
+    long_edge: int | None = None
     batch_size: int = 16  # of one process
+    global_batch: int | None = None  # of all processes together, in place of `batch_size`
     num_steps: int = 100_000
+    epochs: float | None = None  # of all real images, in place of `num_steps`
     max_queries_per_hand: int = 10  # SimOTA's upper bound of K
     seed: int = 0
     precision: Literal['bf16', 'fp32'] = 'bf16'
     compile: bool = False
+    # Compute the decoder's layers again in the backward pass instead of keeping their activations.
+    checkpoint_layers: bool = False
     # Batch statistics over all processes, exactly as in one process. Off, each has its own: on
     # CPUs, where an exchange costs more than it gives at 8 images and more, that is twice as fast.
     sync_batch_norm: bool = True

@@ -1,9 +1,9 @@
 """Evaluate weights: `handos-eval DATASET --root DIR --weights W [--split S]`.
 
 Full images go through the pipeline that the node runs, with the paper's thresholds (score 0.1,
-NMS 0.9) and without the true box or side. A label's answer is the prediction whose box overlaps
-it most (`matching.py`); a missed hand counts as V = 0 and PCK = 0. DATASET `synth` is held-out
-generated images, which need no --root.
+NMS 0.9), without the true side, and without the true box unless `--boxes truth`. A label's answer
+is the prediction whose box overlaps it most (`matching.py`); a missed hand counts as V = 0 and
+PCK = 0. DATASET `synth` is held-out generated images, which need no --root.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import tyro
@@ -24,15 +24,23 @@ from rich.table import Table
 from handos_model.errors import UserError
 from handos_model.hand.model import HandModel
 from handos_model.pipeline import HandPipeline, PipelineConfig
-from handos_model.types import Camera, Hand, ImageArray
+from handos_model.types import Camera, FloatArray, Hand, ImageArray
+from handos_model.weights.store import find_weights, load_config
 from handos_training.data.datasets.catalogue import RealDataset, open_dataset, own_split
 from handos_training.data.datasets.joint_orders import MANO_TIP_VERTICES, joint_regressor
 from handos_training.data.mix import CORRUPT
 from handos_training.data.sample import Sample
+from handos_training.evaluation.flat import FlatPipeline
 from handos_training.evaluation.matching import MIN_IOU
 from handos_training.evaluation.running_scores import PCK_THRESHOLDS, Scores
 from handos_training.evaluation.submissions import WITH_VERTICES, WRITERS, Answer
 
+# What is compared in the image: Table 5 of the paper has the first two.
+PCK_KINDS = (
+    ('', ', 2D joints'),
+    ('_projected', ", 3D at the network's translation"),
+    ('_placed', ', 3D placed by the camera'),
+)
 SYNTH_SEED = 910_000_000  # not one of training or of its validation
 
 
@@ -47,6 +55,8 @@ class EvalConfig:
     out: Path | None = None  # folder for scores.json and the submission file
     mano: Path | None = None  # the user's MANO, for weights that were trained on its template
     backend: str = 'auto'
+    # Where hands are: found by the detector, or the labels' own boxes (the paper's Table X).
+    boxes: Literal['detector', 'truth'] = 'detector'
     every: int = 1  # evaluate every n-th image only (no submission file then)
     samples: int = 1000  # images of `synth`
 
@@ -62,6 +72,10 @@ class Pipeline(Protocol):
 
     def __call__(self, image: ImageArray, camera: Camera, /) -> list[Hand]: ...
 
+    def in_boxes(
+        self, image: ImageArray, camera: Camera, boxes_xyxy_px: FloatArray, /
+    ) -> list[Hand]: ...
+
 
 def evaluate(
     dataset: RealDataset,
@@ -69,6 +83,7 @@ def evaluate(
     scores: Scores,
     indices: Iterable[int],
     keep_vertices: bool = True,
+    true_boxes: bool = False,
 ) -> list[Answer]:
     """Run the images `indices` through the pipeline into `scores`; one answer an image.
 
@@ -83,7 +98,12 @@ def evaluate(
                 f'image {index} cannot be read, so nothing is scored: {error}'
             ) from None
         image = np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
-        hands = pipeline(image, _camera(sample, dataset.has_camera))
+        camera = _camera(sample, dataset.has_camera)
+        if true_boxes:
+            boxes = sample.hands.boxes_xyxy_px.double().numpy()
+            hands = pipeline.in_boxes(image, camera, boxes)
+        else:
+            hands = pipeline(image, camera)
         matched = scores.add(index, sample, hands, dataset.sequence(index))
         hand = matched[0] if matched else (hands[0] if hands else None)
         joints = np.zeros((21, 3)) if hand is None else scores.joints_m(hand)
@@ -140,19 +160,20 @@ def run(config: EvalConfig, pipeline: Pipeline | None = None) -> dict[str, Any]:
     mano = None if config.mano is None else HandModel.from_mano(config.mano)
     dataset, scores = open_evaluation(config, mano)
     if pipeline is None:
-        pipeline = HandPipeline(
-            config.weights, config.backend, PipelineConfig.paper(), hand_model=mano
-        )
+        pipeline = open_pipeline(config, mano)
+    scores.mesh = not isinstance(pipeline, FlatPipeline)
     console = Console()
     indices = range(0, len(dataset), config.every)
     progress = track(indices, 'evaluating', console=console, transient=True)
     keep_vertices = config.out is not None and config.dataset in WITH_VERTICES
-    answers = evaluate(dataset, pipeline, scores, progress, keep_vertices)
+    true_boxes = config.boxes == 'truth'
+    answers = evaluate(dataset, pipeline, scores, progress, keep_vertices, true_boxes)
     summary = scores.summary()
     report = {
         'config': {key: str(value) for key, value in asdict(config).items()},
         'protocol': {
-            'images': 'full', 'score': 0.1, 'nms_iou': 0.9, 'match_iou': MIN_IOU,
+            'images': 'full', 'boxes': config.boxes, 'score': 0.1, 'nms_iou': 0.9,
+            'match_iou': MIN_IOU,
             'missed_hand': 'V = 0, PCK = 0, AUC = 0',
             'template': 'embedded' if mano is None else 'mano',
             'backend': getattr(pipeline, 'backend', 'given'),
@@ -174,6 +195,16 @@ def run(config: EvalConfig, pipeline: Pipeline | None = None) -> dict[str, Any]:
     return report
 
 
+def open_pipeline(config: EvalConfig, mano: HandModel | None) -> Pipeline:
+    """The weights as the node runs them; those of the 2D stage without a mesh."""
+    folder = find_weights(config.weights)
+    if load_config(folder).decoder.stage == '2d':
+        if config.boxes == 'truth':
+            raise UserError('--boxes truth is for weights of the full stage')
+        return FlatPipeline(folder, mano)
+    return HandPipeline(folder, config.backend, PipelineConfig.paper(), hand_model=mano)
+
+
 def tables(scores: dict[str, float], title: str) -> list[Table]:
     """The paper's tables, as far as the labels allow."""
     rows_3d = (
@@ -191,7 +222,7 @@ def tables(scores: dict[str, float], title: str) -> list[Table]:
     ]
     result.append(_table(f'{title}: after alignment', columns, lines))
     lines = []
-    for kind, kind_label in (('', ''), ('_projected', ', projected')):
+    for kind, kind_label in PCK_KINDS:
         for group, label in (('', 'all joints'), ('_visible', 'visible'), ('_hidden', 'hidden')):
             keys = [f'pck{group}{kind}_{threshold}' for threshold in PCK_THRESHOLDS]
             if keys[0] in scores:

@@ -38,7 +38,12 @@ from handos_training.optim import (
     set_learning_rate,
 )
 from handos_training.progress import TrainingLog
-from handos_training.sources import training_batches, validation_batches
+from handos_training.sources import (
+    scheduled,
+    stored_sources,
+    training_batches,
+    validation_batches,
+)
 from handos_training.stages.dense import save_dense_heads
 from handos_training.stages.losses import weighted_loss
 from handos_training.stages.module import build_module, build_network, weight_of_term
@@ -57,12 +62,14 @@ class Trainer:
         # then every process would train alone on the same images.
         on_cpu = not torch.accelerator.is_available()
         self.accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=[unused])
-        self.config = config
         self.device = self.accelerator.device
         self.rank = self.accelerator.process_index
         self.world = self.accelerator.num_processes
+        with self.accelerator.main_process_first():  # a teacher's labels are written once
+            self.sources = stored_sources(config)
+        self.config = config = scheduled(config, self.sources, self.world)
         torch.manual_seed(config.seed)
-        hand_model = load_hand_model(config)
+        hand_model = HandModel.of(config.template)
         self.network = build_network(config, hand_model)
         module = build_module(config, self.network, hand_model).to(self.device)
         if config.sync_batch_norm:
@@ -88,9 +95,11 @@ class Trainer:
     def run(self) -> None:
         """Train up to `num_steps`, or up to a signal; both leave a checkpoint and weights."""
         config = self.config
-        data = training_batches(config, self.rank, self.world, self.device)
+        size_for = self.network.config.size_for
+        data = training_batches(config, self.sources, size_for, self.rank, self.world, self.device)
         stream = batches(data, self.step, config.num_steps, config.data.num_workers)
-        validation = validation_batches(config) if self.accelerator.is_main_process else []
+        main = self.accelerator.is_main_process
+        validation = validation_batches(config, size_for) if main else []
         with (
             TrainingLog(config, self.step, self.accelerator.is_main_process) as log,
             self._stop_on_signal(),
@@ -126,7 +135,7 @@ class Trainer:
         self.accelerator.backward(loss)
         norm = nn.utils.clip_grad_norm_(
             [p for p in self.bare_module.parameters() if p.grad is not None],
-            config.optim.max_grad_norm,
+            config.optim.max_grad_norm or float('inf'),
         )
         self._require_finite({'gradient_norm': float(norm)}, batch)
         self.optimizer.step()
@@ -244,13 +253,6 @@ def offending_samples(module: nn.Module, batch: Batch) -> list[str]:
         if not all(bool(term.total.isfinite()) for term in terms.values()):
             names.append(name)
     return names or list(batch.names)
-
-
-def load_hand_model(config: TrainConfig) -> HandModel:
-    """The embedded template, or the user's MANO."""
-    return (
-        HandModel.embedded() if config.template is None else HandModel.from_mano(config.template)
-    )
 
 
 def compile_convolutions(network: nn.Module) -> None:

@@ -159,7 +159,9 @@ def _engine(toolkit: TensorRtToolkit, ready: Mapping[int | None, Prepared]) -> E
 
 def _reference(weights: Path, options: EngineOptions) -> Engine:
     """ONNX Runtime on the CPU, as exact as the folder has it."""
-    return onnxruntime_backend.open_engine(weights, replace(options, precision='auto'))
+    exact = any(precision == 'fp32' for precision, _ in ExportedWeights.load(weights).variants())
+    options = replace(options, precision='fp32' if exact else 'auto')
+    return onnxruntime_backend.open_engine(weights, options)
 
 
 def _prepare_in_child(weights: Path, options: EngineOptions, alive: Callable[[], None]) -> None:

@@ -25,6 +25,7 @@ from handos_model.backends.tensorrt.signed_file import (
     write_signed,
 )
 from handos_model.errors import UserError
+from handos_model.files import cache_home
 
 FORMAT_VERSION = 1
 
@@ -157,19 +158,6 @@ class EngineCache:
                 f'{path} could not be written ({what}; {len(payload) / 1e6:.0f} MB): make room, '
                 'or set XDG_CACHE_HOME to a folder on another disk'
             ) from error
-
-
-def cache_home() -> Path:
-    """As the XDG base directory specification says: a relative path counts as none."""
-    given = Path(os.environ.get('XDG_CACHE_HOME', ''))
-    if given.is_absolute():
-        return given
-    try:
-        return Path.home() / '.cache'
-    except RuntimeError:
-        raise UserError(
-            'this user has no home folder: set XDG_CACHE_HOME to where engines may be kept'
-        ) from None
 
 
 def _digest(values: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from handos_model.config import DetectorConfig
 from handos_model.network.detectors.efficientnet_lite import EfficientNetLite
 from handos_model.network.detectors.protocol import DetectorBase, DetectorOutput, flatten_maps
+from handos_model.network.detectors.reference import load_reference
 
 EFFICIENTNET_LITE = 'efficientnet_lite'  # our own `model_type` of a backbone_config
 
@@ -58,7 +59,7 @@ def build_dfine(config: DetectorConfig, freeze: bool = True) -> DFineDetector:
     from transformers import DFineConfig, DFineForObjectDetection
 
     if config.reference is not None:
-        model = DFineForObjectDetection.from_pretrained(config.reference)
+        model = load_reference(DFineForObjectDetection, config)
     else:
         backbone = None
         arguments = dict(config.model)

@@ -92,7 +92,10 @@ class EfficientNetLite(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        x = images * (255 / 128) - 127 / 128
+        return self.maps(images * (255 / 128) - 127 / 128)
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The three maps of an image as the stem takes it: (value - 127) / 128."""
         x = F.relu6(self.stem_norm(self.stem(pad_same(x, 3, 2))))
         maps = []
         for number, block in enumerate(self.blocks):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from handos_model.config import DetectorConfig
 from handos_model.network.detectors.protocol import DetectorBase, DetectorOutput
+from handos_model.network.detectors.reference import load_reference, not_had
 from handos_model.network.detectors.slim_grounding_dino import constant_masks, slim, text_constants
 
 # "[CLS] hand . [SEP]" in the vocabulary of bert-base-uncased, which all Grounding DINOs use.
@@ -95,7 +96,7 @@ def build_grounding_dino(config: DetectorConfig, freeze: bool = True) -> Groundi
     from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection
 
     if config.reference is not None:
-        model = GroundingDinoForObjectDetection.from_pretrained(config.reference)
+        model = load_reference(GroundingDinoForObjectDetection, config)
     else:
         model = GroundingDinoForObjectDetection(GroundingDinoConfig(**config.model))
     tokens = prompt_tokens(config.prompt, config.reference)
@@ -108,4 +109,8 @@ def prompt_tokens(prompt: str, reference: str | None) -> tuple[int, ...]:
         return HAND_TOKENS
     from transformers import AutoTokenizer
 
-    return tuple(AutoTokenizer.from_pretrained(reference or 'bert-base-uncased')(prompt).input_ids)
+    name = reference or 'bert-base-uncased'
+    try:
+        return tuple(AutoTokenizer.from_pretrained(name)(prompt).input_ids)
+    except Exception as error:  # the hub client raises a dozen kinds, all meaning: not got
+        raise not_had(name, error) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from handos_model.config import DetectorConfig
 from handos_model.network.detectors.dfine import DFineDetector
+from handos_model.network.detectors.reference import load_reference
 
 
 class RTDetrV2Detector(DFineDetector):
@@ -15,7 +16,7 @@ def build_rtdetr_v2(config: DetectorConfig, freeze: bool = True) -> RTDetrV2Dete
     from transformers import RTDetrV2Config, RTDetrV2ForObjectDetection
 
     if config.reference is not None:
-        model = RTDetrV2ForObjectDetection.from_pretrained(config.reference)
+        model = load_reference(RTDetrV2ForObjectDetection, config)
     else:
         model = RTDetrV2ForObjectDetection(RTDetrV2Config(**config.model))
     return RTDetrV2Detector(model, config.hand_label, freeze)

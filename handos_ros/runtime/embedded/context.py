@@ -78,6 +78,7 @@ class Context:
 
 
 _default = Context()
+_handlers_before: dict[int, Any] = {}  # signal -> what was done about it before `init`
 
 
 def get_default_context() -> Context:
@@ -92,8 +93,9 @@ def init(*, args: Sequence[str] | None = None, domain_id: int | None = None) -> 
         def on_signal(number: int, frame: FrameType | None) -> None:
             _default.stop()
 
-        signal.signal(signal.SIGINT, on_signal)
-        signal.signal(signal.SIGTERM, on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, on_signal)
+            _handlers_before.setdefault(number, before)
 
 
 def ok() -> bool:
@@ -104,3 +106,7 @@ def try_shutdown() -> None:
     """Shut the default context down unless that is done already."""
     if _default.participant is not None:
         _default.shutdown()
+    if threading.current_thread() is threading.main_thread():
+        while _handlers_before:
+            number, before = _handlers_before.popitem()
+            signal.signal(number, before or signal.SIG_DFL)

@@ -139,6 +139,9 @@ class Node:
     def get_publishers_info_by_topic(self, topic_name: str) -> list[TopicEndpointInfo]:
         return self.context.graph.publishers(f'rt{self.resolve_topic_name(topic_name)}')
 
+    def get_subscriptions_info_by_topic(self, topic_name: str) -> list[TopicEndpointInfo]:
+        return self.context.graph.subscriptions(f'rt{self.resolve_topic_name(topic_name)}')
+
     def destroy_node(self) -> None:
         for timer in list(self.timers):
             self.destroy_timer(timer)

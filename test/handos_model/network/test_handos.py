@@ -307,6 +307,20 @@ def test_the_2d_stage_initialises_the_full_model():
     assert all(o.vertices_m is None for o in stages[0])
 
 
+def test_checkpointed_layers_have_the_same_gradients():
+    network = small_network().train()
+    features = network.encode(random_images())
+    gradients = []
+    for network.decoder.checkpointing in (False, True):
+        network.zero_grad()
+        outputs = network.decode(features, *instances(features, HANDS))
+        sum(output.joints_2d.sum() for output in outputs).backward(retain_graph=True)
+        gradients.append({n: p.grad for n, p in network.named_parameters() if p.grad is not None})
+    assert gradients[0]
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient)
+
+
 def learn(steps: int, count: int, size_hw: tuple[int, int], rate: float = 1e-3):
     """Overfit drawn hands; mean 2D error over box side, and PA-MPVPE in mm."""
     torch.manual_seed(0)
@@ -326,7 +340,9 @@ def learn(steps: int, count: int, size_hw: tuple[int, int], rate: float = 1e-3):
     queries = detected.instance_queries[image_index, nearest]
 
     def forward():
-        tuned = replace(features, values_source=network.side_tuning(detected))
+        tuned = replace(
+            features, values_source=network.side_tuning(detected, labels['images'] / 255)
+        )
         return network.decode(tuned, image_index, queries, boxes)
 
     size = boxes[:, None, 2:]

@@ -1,12 +1,19 @@
 """The manifest: what is refused, and in which words."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from handos_model.backends import arithmetic
 from handos_model.errors import UserError
-from handos_model.weights.exported import ExportedWeights, GraphFile, graph_file_name
+from handos_model.weights.exported import (
+    AccuracyGate,
+    ExportedWeights,
+    GraphFile,
+    graph_file_name,
+)
 from handos_model.weights.store import sha256
 
 
@@ -33,6 +40,7 @@ def test_round_trip(folder: Path) -> None:
     assert ExportedWeights.load(folder) == exported
 
 
+@pytest.mark.fault('disk', 'a graph that is changed or missing', 'refused')
 def test_changed_and_missing_graphs_are_refused(folder: Path) -> None:
     exported = ExportedWeights.load(folder)
     with pytest.raises(UserError, match='damaged or was changed'):
@@ -81,3 +89,32 @@ def test_file_names() -> None:
     assert graph_file_name(None, 'fp32', 'grid_sample') == 'detector.onnx'
     assert graph_file_name(4, 'fp32', 'grid_sample') == 'decoder_k4.onnx'
     assert graph_file_name(1, 'fp16', 'plugin') == 'decoder_k1_fp16_plugin.onnx'
+
+
+def test_gates_travel_with_the_manifest(folder: Path) -> None:
+    gate = AccuracyGate('int8', 10, 12, 0.005, {'a.found': 0.001, 'a.pck': -0.2}, {'a.found': 0.9})
+    exported = replace(ExportedWeights.load(folder), gates=(gate,))
+    (folder / 'manifest.json').write_text(exported.to_json())
+    again = ExportedWeights.load(folder)
+    assert again == exported
+    assert again.gate('int8') == gate
+    assert again.gate('fp16') is None
+    assert gate.worst == 0.001
+
+
+@pytest.mark.parametrize(
+    ('flags', 'expected'), [('fma avx512_vnni', 'int8'), ('fp asimddp', 'int8'), ('avx2', 'fp32')]
+)
+def test_8_bits_are_for_cpus_that_have_their_products(
+    folder: Path, flags: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / 'cpuinfo').write_text(f'model name : some\nflags : {flags}\n')
+    can = arithmetic.has_int8_products(folder / 'cpuinfo')
+    monkeypatch.setattr(arithmetic, 'has_int8_products', lambda: can)
+    exported = ExportedWeights.load(folder)
+    assert arithmetic.fastest_on_cpu(exported) == 'fp32'  # not quantised
+    assert 'not quantised' in str(arithmetic.why_not_int8(exported))
+    gate = AccuracyGate('int8', 1, 1, 0.005, {'a.found': 0.0}, {'a.found': 1.0})
+    exported = replace(exported, gates=(gate,))
+    assert arithmetic.fastest_on_cpu(exported) == expected
+    assert (arithmetic.why_not_int8(exported) is None) == (expected == 'int8')

@@ -64,6 +64,7 @@ def test_another_template_is_refused_by_name(folder):
     assert hand_model().template_hash[:12] in str(refusal.value)
 
 
+@pytest.mark.fault('disk', 'damaged weights', 'refused by their checksum')
 def test_damaged_weights_are_refused(folder):
     path = folder / weights.WEIGHTS
     path.write_bytes(path.read_bytes()[:-1] + b'\x01')
@@ -71,6 +72,7 @@ def test_damaged_weights_are_refused(folder):
         HandOS.from_pretrained(folder)
 
 
+@pytest.mark.fault('disk', 'weights without checksums', 'refused')
 def test_missing_checksums_are_refused(folder):
     (folder / weights.CHECKSUMS).unlink()
     with pytest.raises(UserError, match='sha256sum'):

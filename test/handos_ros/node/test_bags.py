@@ -138,6 +138,7 @@ def test_calibration_and_depth_are_used(messages, tmp_path):
     assert np.all(perception.depths[0] == 0.5) and perception.depths[1] is None
 
 
+@pytest.mark.fault('disk', 'a recording with bad images', 'counted and named')
 def test_bad_images_are_counted_and_named(messages, tmp_path, mcap):
     entries = [
         ('/image', 1, image(messages, 1)),
@@ -237,6 +238,7 @@ def test_nothing_is_overwritten(messages, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['missing', 'text', 'empty.mcap', 'empty.db3', 'noise.mcap'])
+@pytest.mark.fault('disk', 'a file that is no recording', 'refused in one line')
 def test_what_is_no_recording_is_refused(tmp_path, name):
     path = tmp_path / name
     if name != 'missing':
@@ -245,6 +247,7 @@ def test_what_is_no_recording_is_refused(tmp_path, name):
         list(reader.messages())
 
 
+@pytest.mark.fault('disk', 'a recording that is cut off', 'said; what is whole is used')
 def test_a_cut_recording_is_named(messages, tmp_path):
     entries = [('/image', t, image(messages, t)) for t in seconds(20)]
     write_bag(tmp_path / 'in', messages, entries, mcap=True)

@@ -143,6 +143,9 @@ def test_the_cameras_calibration_is_used(rig):
         ({'width': 640, 'height': 480}, 'camera_info is for 640x480'),
     ],
 )
+@pytest.mark.fault(
+    'camera', 'calibration: {words}', 'hands come; distances are said to be guesses'
+)
 def test_a_missing_calibration_is_said_and_the_hands_come(rig, changes, words):
     if changes is not None:
         rig.send_info(**changes)
@@ -171,6 +174,7 @@ def test_depth_of_the_same_stamp_is_used(rigs):
     assert np.all(rig.perception.depths[-1] == 2.0)
 
 
+@pytest.mark.fault('camera', 'depth of another size, or none', 'said; hands come without it')
 def test_depth_that_does_not_fit_is_said(rigs):
     rig = rigs(use_depth=True)
     rig.send_and_wait()
@@ -209,6 +213,7 @@ BAD_IMAGES = {
 
 
 @pytest.mark.parametrize('name', BAD_IMAGES)
+@pytest.mark.fault('camera', 'image: {name}', 'dropped and named; the next is served')
 def test_a_bad_image_is_dropped_named_and_survived(rig, name):
     changes, words = BAD_IMAGES[name]
     rig.send_and_wait()
@@ -228,6 +233,9 @@ def test_diagnostics_come_at_least_every_second(rig):
     assert len(rig.outputs['diagnostics']) > before
 
 
+@pytest.mark.fault(
+    'camera', 'a stamp that comes again, or goes back', 'dropped and named; tracks begin anew'
+)
 def test_a_stamp_that_comes_again_or_goes_back(rig):
     stamp_ns = stamp_of(rig.send_and_wait())
     rig.send(stamp_ns=stamp_ns)
@@ -243,6 +251,7 @@ def test_a_stamp_that_comes_again_or_goes_back(rig):
 
 
 @pytest.mark.parametrize('kind', ['truncated', 'bomb', 'text'])
+@pytest.mark.fault('camera', 'compressed image: {kind}', 'dropped and named; the next is served')
 def test_a_bad_file_is_dropped_named_and_survived(rigs, kind):
     rig = rigs(image_transport='compressed')
     good = cv2.imencode('.jpg', np.zeros((30, 40, 3), np.uint8))[1].tobytes()
@@ -264,6 +273,7 @@ def test_a_bad_file_is_dropped_named_and_survived(rigs, kind):
     assert rig.outputs['hands'][0].header.stamp.sec == 6
 
 
+@pytest.mark.fault('backend', 'raises, as out of memory does', 'said; the next image is served')
 def test_a_backend_that_raises_is_named_and_survived(rig):
     def fail():
         raise RuntimeError('out of memory')
@@ -278,6 +288,7 @@ def test_a_backend_that_raises_is_named_and_survived(rig):
     rig.spin_until(rig.accounted)
 
 
+@pytest.mark.fault('backend', 'keeps raising', 'built anew')
 def test_a_backend_that_keeps_failing_is_built_anew(rigs):
     built = []
 
@@ -296,6 +307,7 @@ def test_a_backend_that_keeps_failing_is_built_anew(rigs):
     assert len(tracked(rig.send_and_wait())) == 2 and len(built) == 2
 
 
+@pytest.mark.fault('backend', 'hangs', 'said, replaced by a new one')
 def test_a_backend_that_hangs_is_replaced(rigs):
     release = threading.Event()
     built = []
@@ -322,6 +334,7 @@ def test_the_default_watchdog_is_two_seconds(rig):
     assert rig.node.get_parameter('watchdog_s').value == 2.0
 
 
+@pytest.mark.fault('backend', 'returns NaN', 'that hand is left out; said')
 def test_hands_left_out_for_nan_are_said(rig):
     rig.perception.not_finite = 1
     rig.send_and_wait()
@@ -365,6 +378,7 @@ def test_hands_that_vanish_are_said_lost_once(rig):
     assert [states[1] for states in said if 1 in states] == unseen
 
 
+@pytest.mark.fault('camera', 'stops and returns', 'hands said lost once; hands again')
 def test_a_camera_that_stops_and_returns(rigs):
     rig = rigs(stale_after_s=0.3, diagnostics_period_s=0.1)
     stamp_ns = stamp_of(rig.send_and_wait())
@@ -389,6 +403,7 @@ def test_why_nothing_arrives_is_found_in_the_graph(rigs):
     assert absent.message.startswith('waiting')
 
 
+@pytest.mark.fault('network', 'a QoS that does not match', 'said with the parameter to set')
 def test_a_qos_that_does_not_match_is_named(rigs, ros):
     override = 'qos_overrides./image.subscription.reliability'
     rig = rigs(start=False, **{override: 'reliable'})
@@ -401,6 +416,9 @@ def test_a_qos_that_does_not_match_is_named(rigs, ros):
     assert 'offers a QoS that does not match' in status.message
 
 
+@pytest.mark.fault(
+    'process', 'four times the images it can process', 'old ones dropped and counted; ages bounded'
+)
 def test_overload_drops_frames_and_keeps_them_young(rigs):
     service_s = 0.08
     rig = rigs(FakePerception(before=sleeping(service_s)))
@@ -439,6 +457,7 @@ def test_loading_is_reported_and_does_not_block(rigs):
     rig.spin_until(rig.accounted)
 
 
+@pytest.mark.fault('backend', 'weights that cannot be loaded', 'said')
 def test_weights_that_cannot_be_loaded_are_named(rigs):
     def factory(settings, report):
         raise UserError('no weights at nowhere')

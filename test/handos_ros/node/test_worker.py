@@ -92,6 +92,7 @@ def test_a_frame_may_come_to_nothing(record):
     assert recorder.published == [2]
 
 
+@pytest.mark.fault('backend', 'publishing raises', 'said; the next image is served')
 def test_publishing_that_fails_does_not_end_the_thread(record):
     recorder = record()
     publish = recorder.worker._publish
@@ -137,6 +138,7 @@ def test_loading_is_tried_again_unless_the_user_must_act(record, monkeypatch):
     assert len(attempts) == 3 and recorder.worker.failure is None
 
 
+@pytest.mark.fault('backend', 'hangs again and again', 'at most three threads are given up; said')
 def test_threads_that_hang_are_limited(record):
     gate = threading.Event()
     recorder = record(lambda backend, frame: gate.wait(PATIENCE_S) and frame)

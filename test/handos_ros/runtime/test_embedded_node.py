@@ -42,6 +42,7 @@ def test_one_topic_has_one_type_in_a_process(bench, ros):
         bench.nodes[0].create_publisher(ros.message_type('std_msgs/msg/Header'), 'one_type', 5)
 
 
+@pytest.mark.fault('network', 'a reader that no longer reads', 'the publisher goes on')
 def test_keep_last_never_blocks_on_a_reader_that_stopped(bench, ros):
     """The reader is reliable and never taken from; KEEP_LAST lets the writer go on."""
     talker, listener = bench.nodes

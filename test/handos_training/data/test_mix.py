@@ -92,6 +92,7 @@ def test_resumed_batches_are_the_same() -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole[2:], resumed, strict=True))
 
 
+@pytest.mark.fault('training', 'samples that cannot be read', 'replaced, counted, named')
 def test_bad_samples_are_replaced_and_named() -> None:
     bad = {1: 'missing', 2: 'nan', 3: 'shape'}
     mix = Mixture([Source('fake', Fake(6, bad))], 0)
@@ -120,6 +121,7 @@ class Photos:
         return make_sample(read_image(self.paths[index]), [], self.paths[index].name)
 
 
+@pytest.mark.fault('training', 'a truncated file, in a worker', 'replaced, counted, named')
 def test_a_truncated_file_is_found_in_worker_processes(tmp_path: Path) -> None:
     mix = Mixture([Source('photos', Photos(tmp_path))], 0)
     loader = DataLoader(mix, 4, sampler=range(8), num_workers=1, collate_fn=collate_loaded)
@@ -130,12 +132,14 @@ def test_a_truncated_file_is_found_in_worker_processes(tmp_path: Path) -> None:
             assert '2.jpg' not in loaded.batch.names
 
 
+@pytest.mark.fault('training', 'nothing can be read', 'stops at once')
 def test_nothing_readable_stops_at_once() -> None:
     mix = Mixture([Source('fake', Fake(40, dict.fromkeys(range(40), 'missing')))], 0)
     with pytest.raises(UserError, match='in a row'):
         mix[0]
 
 
+@pytest.mark.fault('training', 'one bad sample in a thousand', 'stops and names them')
 def test_counter_stops_above_a_thousandth_and_names_them() -> None:
     counter = CorruptSampleCounter()
     counter.add(100, ['fake[3]: OSError: 3.jpg'])  # one early on is no verdict

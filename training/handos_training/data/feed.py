@@ -19,28 +19,47 @@ from handos_training.data.sample import Batch, Sample, collate
 from handos_training.data.transform import letterbox
 
 SizeHW = tuple[int, int]
+Sizes = Sequence[SizeHW] | Callable[[SizeHW], SizeHW]
 
 
 class StoredBatches(Dataset[LoadedBatch]):
-    """Batches from a mixture of stored datasets, at one of several image sizes."""
+    """Batches from a mixture of stored datasets.
+
+    `sizes_hw` are sizes of which each step draws one, or say the size for a step's first image:
+    a batch has one size, and images of another aspect are padded.
+    """
 
     def __init__(
         self,
         sources: Sequence[Source],
         batch_size: int,
-        sizes_hw: Sequence[SizeHW],
+        sizes_hw: Sizes,
         seed: int,
         rank: int = 0,
         world: int = 1,
         augment: AugmentConfig | None = None,
     ) -> None:
-        self.mixtures = [Mixture(sources, seed, _Fit(size, augment)) for size in sizes_hw]
+        self.sources, self.sizes_hw, self.augment = sources, sizes_hw, augment
+        self.mixtures: dict[SizeHW | None, Mixture] = {}
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
 
     def __getitem__(self, step: int) -> LoadedBatch:
-        mixture = self.mixtures[_rng(self.seed, step, 0).integers(len(self.mixtures))]
+        mixture = self._mixture(self._size(step))
         first = (step * self.world + self.rank) * self.batch_size
         return collate_loaded([mixture[first + i] for i in range(self.batch_size)])
+
+    def _size(self, step: int) -> SizeHW:
+        if not callable(self.sizes_hw):
+            return self.sizes_hw[int(_rng(self.seed, step, 0).integers(len(self.sizes_hw)))]
+        # Of the first image of all processes, so that they agree.
+        image = self._mixture(None)[step * self.world * self.batch_size].sample.image
+        return self.sizes_hw((int(image.shape[1]), int(image.shape[2])))
+
+    def _mixture(self, size_hw: SizeHW | None) -> Mixture:
+        if size_hw not in self.mixtures:
+            fit = None if size_hw is None else _Fit(size_hw, self.augment)
+            self.mixtures[size_hw] = Mixture(self.sources, self.seed, fit)
+        return self.mixtures[size_hw]
 
 
 class GeneratedBatches(Dataset[LoadedBatch]):
@@ -99,11 +118,19 @@ def batches(
 
 
 def fixed_batches(
-    source: SampleDataset, count: int, batch_size: int, size_hw: SizeHW
+    source: SampleDataset,
+    count: int,
+    batch_size: int,
+    size_hw: SizeHW | Callable[[SizeHW], SizeHW],
 ) -> list[Batch]:
     """The first `count` samples of a source, unaugmented: a validation set."""
-    samples = [letterbox(source[i], size_hw) for i in range(min(count, len(source)))]
-    return [collate(samples[i : i + batch_size]) for i in range(0, len(samples), batch_size)]
+    count, fixed = min(count, len(source)), []
+    for first in range(0, count, batch_size):
+        samples = [source[i] for i in range(first, min(first + batch_size, count))]
+        height, width = samples[0].image.shape[1:]
+        size = size_hw((int(height), int(width))) if callable(size_hw) else size_hw
+        fixed.append(collate([letterbox(sample, size) for sample in samples]))
+    return fixed
 
 
 def _one_thread(_: int) -> None:

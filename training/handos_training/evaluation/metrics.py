@@ -142,6 +142,44 @@ def pck(
     return np.array([(c / count[used]).mean() for c in correct])
 
 
+def average_precision(
+    scores: npt.ArrayLike,
+    iou: Sequence[Array],
+    image_of_score: npt.ArrayLike,
+    thresholds: Sequence[float] = tuple(np.arange(0.5, 1.0, 0.05).round(2)),
+) -> float:
+    """COCO's box AP of one class: 101 recall points, the mean over IoU 0.50 to 0.95.
+
+    `scores` [P] of all predictions, `iou[i]` [G_i,P_i] of image i's labels and its predictions in
+    the order that they have in `scores`, `image_of_score` [P]. Best first, each prediction takes
+    the free label that it overlaps most. NaN where nothing is labelled.
+    """
+    scores, images = np.asarray(scores, np.float64), np.asarray(image_of_score, np.int64)
+    labels = sum(len(overlap) for overlap in iou)
+    if not labels:
+        return float('nan')
+    column = np.zeros(len(scores), np.int64)  # of each prediction among those of its image
+    for image in np.unique(images):
+        column[images == image] = np.arange((images == image).sum())
+    order = np.argsort(-scores, kind='stable')
+    values = []
+    for threshold in thresholds:
+        free = [np.ones(len(overlap), bool) for overlap in iou]
+        hits = np.zeros(len(scores))
+        for rank, prediction in enumerate(order):
+            image = images[prediction]
+            overlap = np.where(free[image], iou[image][:, column[prediction]], -1.0)
+            if len(overlap) and overlap.max() >= threshold:
+                free[image][overlap.argmax()] = False
+                hits[rank] = 1
+        found = np.cumsum(hits)
+        precision = found / np.arange(1, len(hits) + 1)
+        precision = np.maximum.accumulate(precision[::-1])[::-1]  # the best at this recall or more
+        at = np.searchsorted(found / labels, np.linspace(0, 1, 101), side='left')
+        values.append(np.append(precision, 0.0)[np.minimum(at, len(precision))].mean())
+    return float(np.mean(values))
+
+
 def acceleration_errors(
     prediction_m: npt.ArrayLike, target_m: npt.ArrayLike, present: npt.ArrayLike
 ) -> Array:

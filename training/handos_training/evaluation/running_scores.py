@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from handos_model.geometry.boxes import pairwise_iou
 from handos_model.types import NUM_VERTICES, ROOT_JOINT, Hand
 from handos_training.data.sample import HandLabels, Sample
 from handos_training.evaluation import metrics
@@ -30,7 +31,8 @@ class JointsPx(NamedTuple):
     """2D errors of one labelled hand, infinite where it was missed."""
 
     direct: Array  # [21] of the network's 2D joints
-    projected: Array  # [21] of its 3D joints, projected
+    projected: Array  # [21] of its 3D joints at its own translation (the paper's proj)
+    placed: Array  # [21] of its 3D joints placed by the camera, projected
     box_side: float  # longer side of the labelled box
     labelled: npt.NDArray[np.bool_]  # [21]
     visible: npt.NDArray[np.bool_]  # [21] known to be visible
@@ -44,6 +46,7 @@ class Scores:
 
     same_topology: bool
     joint_regressor: Array | None = None
+    mesh: bool = True  # False: the 2D stage, which has neither side nor metres
     detection: DetectionCount = field(default_factory=DetectionCount)
     images: int = 0
     found: list[bool] = field(default_factory=list)
@@ -51,6 +54,8 @@ class Scores:
     values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     errors_m: dict[str, list[Array]] = field(default_factory=lambda: defaultdict(list))
     joints_px: list[JointsPx] = field(default_factory=list)
+    box_ious: list[Array] = field(default_factory=list)  # [G,P] an image
+    box_scores: list[Array] = field(default_factory=list)  # [P] an image
     tracks: dict[str, list[tuple[int, Array, Array | None]]] = field(
         default_factory=lambda: defaultdict(list)
     )
@@ -64,6 +69,8 @@ class Scores:
         truth = labels.boxes_xyxy_px.double().numpy()
         self.images += 1
         self.detection.add(truth, boxes, complete=sample.all_hands_labelled)
+        self.box_ious.append(np.asarray(pairwise_iou(truth, boxes), np.float64))
+        self.box_scores.append(np.array([hand.score for hand in predictions], np.float64))
         answers: list[Hand | None] = [
             predictions[m] if m >= 0 else None for m in match_boxes(truth, boxes)
         ]
@@ -71,11 +78,11 @@ class Scores:
         for n, hand in enumerate(answers):
             one = labels[torch.tensor([n])]
             self.found.append(hand is not None)
-            if hand is not None and one.has_side[0]:
+            if hand is not None and one.has_side[0] and self.mesh:
                 self.sides.append(hand.is_left == bool(one.is_left[0]))
             if one.has_joint_px.any():
                 self._add_joints_px(one, hand, camera)
-            if one.has_joints_m[0] and one.has_translation[0]:
+            if self.mesh and one.has_joints_m[0] and one.has_translation[0]:
                 self._add_joints_m(one, hand)
                 if sequence is not None and len(labels) == 1:
                     self._add_track(sequence, index, one, hand)
@@ -93,6 +100,9 @@ class Scores:
         if self.found:
             result['found'] = float(np.mean(self.found))
             result['recall_iou50'] = self.detection.recall
+            image = np.repeat(np.arange(self.images), [len(s) for s in self.box_scores])
+            scores = np.concatenate(self.box_scores)
+            result['box_ap'] = metrics.average_precision(scores, self.box_ious, image)
         if self.detection.predictions:
             result['precision_iou50'] = self.detection.precision
         if self.sides:
@@ -153,28 +163,32 @@ class Scores:
 
     def _add_joints_px(self, one: HandLabels, hand: Hand | None, camera: Array) -> None:
         truth = one.joints_px[0].double().numpy()
-        direct = projected = np.full(21, np.inf)
+        direct = projected = placed = np.full(21, np.inf)
         if hand is not None:
             direct = metrics.distances(hand.joints_px, truth)
+        if hand is not None and self.mesh:
             image = np.asarray(hand.joints_m) @ camera.T
-            projected = metrics.distances(image[:, :2] / image[:, 2:], truth)
+            placed = metrics.distances(image[:, :2] / image[:, 2:], truth)
+            if hand.network_joints_px is not None:
+                projected = metrics.distances(hand.network_joints_px, truth)
         box = one.boxes_xyxy_px[0]
         labelled = one.has_joint_px[0].numpy()
         visible = one.joint_visible[0].numpy()
         known = labelled & bool(one.has_visibility[0])
         side = float((box[2:] - box[:2]).max())
         self.joints_px.append(
-            JointsPx(direct, projected, side, labelled, known & visible, known & ~visible)
+            JointsPx(direct, projected, placed, side, labelled, known & visible, known & ~visible)
         )
 
     def _pck(self) -> dict[str, float]:
         if not self.joints_px:
             return {}
-        direct, projected, sides, labelled, visible, hidden = (
+        direct, projected, placed, sides, labelled, visible, hidden = (
             np.stack(values) for values in zip(*self.joints_px, strict=True)
         )
         result = {}
-        for kind, errors in (('', direct), ('_projected', projected)):
+        kinds = [('', direct), ('_projected', projected), ('_placed', placed)]
+        for kind, errors in kinds if self.mesh else kinds[:1]:
             for group, mask in (('', labelled), ('_visible', visible), ('_hidden', hidden)):
                 if mask.any():
                     shares = metrics.pck(errors, mask, sides, PCK_THRESHOLDS)

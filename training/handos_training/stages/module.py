@@ -14,20 +14,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from handos_model.config import DetectorConfig, HandOSConfig
+from handos_model.config import DecoderConfig, DetectorConfig, HandOSConfig, SideTuningConfig
 from handos_model.errors import UserError
 from handos_model.hand.model import HandModel
 from handos_model.network.detectors.dfine import DFineDetector, LiteBackbone, initialise_detector
 from handos_model.network.detectors.efficientnet_lite import EfficientNetLite
 from handos_model.network.detectors.protocol import DetectorOutput, unflatten_maps
+from handos_model.network.detectors.reference import family_of, label_of, without_reference
 from handos_model.network.handos import Features, HandOS
 from handos_model.network.joint_maps import JointMaps, finest_map
+from handos_model.weights.store import CONFIG, WEIGHTS, load_config
 from handos_training.config import LossWeights, TrainConfig
 from handos_training.layout import fast_attention
 from handos_training.stages.assigner import assign
@@ -39,6 +41,8 @@ from handos_training.stages.targets import hand_targets
 
 if TYPE_CHECKING:
     from handos_training.data.sample import Batch
+
+Part = TypeVar('Part', DetectorConfig, SideTuningConfig, DecoderConfig)
 
 
 class DetectorTraining(nn.Module):
@@ -98,7 +102,7 @@ class HandTraining(nn.Module):
             self.max_queries,
         )
         size_hw = (int(images.shape[2]), int(images.shape[3]))
-        values = self.network.side_tuning(detected)
+        values = self.network.side_tuning(detected, images)
         joint_maps = self.network.decoder.joint_maps
         if joint_maps is not None:
             finest = finest_map(values, detected.spatial_shapes)
@@ -153,21 +157,45 @@ def build_network(config: TrainConfig, hand_model: HandModel) -> HandOS:
     """The network of a run, with the weights of `init_from` where they fit."""
     shape = network_config(config)
     trains_detector = config.train_detector or config.stage in ('dense', 'detector')
+    if shape.detector.reference is not None and not trains_detector:
+        require_hand_class(shape.detector)
     network = HandOS.from_config(shape, hand_model, freeze=not trains_detector)
     if shape.detector.reference is None:
         initialise_detector(network.detector.model, config.seed)
+    elif trains_detector:
+        detector = without_reference(shape.detector, network.detector.model)
+        network.config = replace(network.config, detector=detector)
     if config.backbone is not None and config.init_from is None:
         lite_backbone(network).load_state_dict(load_backbone(config.backbone))
     if trains_detector and (config.freeze_to_stride or config.freeze_norms):
         lite_backbone(network).freeze(config.freeze_to_stride, config.freeze_norms)
     if config.init_from is not None:
-        load_matching(network, config.init_from)
+        require_same_hand(network, config.init_from)
+        left = load_matching(network, config.init_from)
+        own = network.config.detector.reference is None and not trains_detector
+        if own and (random := [name for name in left if name.startswith('detector.')]):
+            raise UserError(
+                f'init_from: {config.init_from} holds no {random[0]} ({len(random)} tensors of '
+                'the detector), which is frozen in this stage: give a run of the same detector'
+            )
     elif config.stage in ('2d', 'full') and not trains_detector and not shape.detector.reference:
         raise UserError(
             f'stage {config.stage} with a frozen detector needs its weights: give init_from (a '
             'run of stage detector), detector (a hub id or folder), or train_detector'
         )
     return network
+
+
+def require_same_hand(network: HandOS, folder: Path) -> None:
+    """Refuse to start a mesh from weights of another hand: their vertices are other places."""
+    if network.config.decoder.stage == 'full' and (folder / CONFIG).is_file():
+        start = load_config(folder)
+        same = start.template_hash in (None, network.config.template_hash)
+        if start.decoder.stage == 'full' and not same:
+            raise UserError(
+                f'init_from: {folder} was trained on another hand template than this run has: '
+                'its vertices are other places. Start from its 2D stage, or give the same template'
+            )
 
 
 def lite_backbone(network: HandOS) -> EfficientNetLite:
@@ -184,10 +212,43 @@ def lite_backbone(network: HandOS) -> EfficientNetLite:
 def network_config(config: TrainConfig) -> HandOSConfig:
     """The network's shape; the last image size is the one that it is deployed at."""
     shape = tiny() if config.model == 'tiny' else getattr(HandOSConfig, config.model)()
+    detector, changes = shape.detector, config.network
     if config.detector is not None:
-        shape = replace(shape, detector=replace(shape.detector, reference=config.detector))
-    decoder = replace(shape.decoder, stage='2d' if config.stage == '2d' else 'full')
-    return replace(shape, decoder=decoder, input_size_hw=config.image_sizes_hw[-1])
+        family = family_of(config.detector)
+        detector = DetectorConfig(family, config.detector)
+    elif detector.reference is not None and config.init_from is not None:
+        # That which an earlier stage was trained on, or trained itself.
+        detector = load_config(started(config.init_from).parent).detector
+    detector = changed(detector, prompt=changes.prompt, hand_label=changes.hand_label,
+                       memory_layer=changes.memory_layer)  # fmt: skip
+    decoder = changed(shape.decoder, queries=changes.queries, attention=changes.attention)
+    return replace(
+        shape,
+        detector=detector,
+        side_tuning=changed(shape.side_tuning, source=changes.side_tuning),
+        decoder=replace(decoder, stage='2d' if config.stage == '2d' else 'full'),
+        input_size_hw=config.image_sizes_hw[-1],
+        long_edge=config.long_edge,
+    )
+
+
+def changed(part: Part, **values: Any) -> Part:
+    """A copy of a part of the network's config; None keeps a field."""
+    given = {name: value for name, value in values.items() if value is not None}
+    return replace(part, **given)
+
+
+def require_hand_class(detector: DetectorConfig) -> None:
+    """Refuse to build on a frozen detector whose class for hands is called something else."""
+    if detector.family == 'grounding_dino':
+        return
+    label = label_of(str(detector.reference), detector.hand_label)
+    if label is not None and 'hand' not in label.lower():
+        raise UserError(
+            f'class {detector.hand_label} of {detector.reference} is {label!r}, not a hand, and '
+            'the detector is frozen in this stage: fine-tune it first (base_detector) and give '
+            'that run as init_from, or say which class is the hand (--network.hand-label)'
+        )
 
 
 def tiny() -> HandOSConfig:
@@ -238,9 +299,7 @@ def load_matching(network: nn.Module, folder: Path) -> list[str]:
 
     A 2D network and a full one share the detector, the side tuning and the first layers.
     """
-    file = Path(folder) / 'model.safetensors'
-    if not file.is_file():
-        raise UserError(f'init_from: {file} does not exist; give the weights folder of a run')
+    file = started(folder)
     saved = load_file(file)
     own = network.state_dict()
     fitting = {
@@ -251,6 +310,14 @@ def load_matching(network: nn.Module, folder: Path) -> list[str]:
         raise UserError(f'init_from: nothing in {file} fits this network; is it another model?')
     network.load_state_dict(fitting, strict=False)
     return sorted(set(own) - set(fitting))
+
+
+def started(folder: Path) -> Path:
+    """The weights file in `init_from`. Raises UserError where there is none."""
+    file = Path(folder) / WEIGHTS
+    if not file.is_file():
+        raise UserError(f'init_from: {file} does not exist; give the weights folder of a run')
+    return file
 
 
 def weight_of_term(weights: LossWeights, name: str) -> float:
@@ -274,6 +341,7 @@ def build_module(config: TrainConfig, network: HandOS, hand_model: HandModel) ->
         return DenseStage(trainable(network), joint_maps_of(network), dense)
     if config.stage == 'detector':
         return DetectorTraining(network)
+    network.decoder.checkpointing = config.checkpoint_layers
     return HandTraining(
         network, hand_model, config.train_detector, config.max_queries_per_hand, dense
     )

@@ -348,6 +348,7 @@ def test_engines_of_another_version_or_gpu_are_not_loaded(
     assert len(builds(machine)) == 9
 
 
+@pytest.mark.fault('disk', 'full while engines are prepared', 'the old ones stay')
 def test_a_full_disk_leaves_the_old_engines(
     machine: FakeMachine, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -422,6 +423,7 @@ def test_an_engine_that_does_not_run_gives_way_to_the_next(
         prepared(weights)
 
 
+@pytest.mark.fault('backend', 'the engine breaks the GPU', 'refused at once')
 def test_one_that_breaks_the_gpu_is_refused_at_once(machine: FakeMachine, weights: Path) -> None:
     machine.faults.breaks = ['decoder1/grid_sample']
     with pytest.raises(GpuFaultError, match='CUDA_ERROR_LAUNCH_FAILED'):

@@ -216,6 +216,7 @@ def test_onnx_runtime_serves_until_the_engines_are_right_on_real_frames(
     assert open_engine(weights, OPTIONS).name.startswith('tensorrt')
 
 
+@pytest.mark.fault('backend', 'the engine computes something else', 'the next variant is tried')
 def test_a_variant_that_is_wrong_on_real_frames_gives_way_to_the_next(
     machine: FakeMachine, weights: Path, children: Callable[[], list[str]]
 ) -> None:
@@ -227,6 +228,7 @@ def test_a_variant_that_is_wrong_on_real_frames_gives_way_to_the_next(
 
 
 @pytest.mark.parametrize('fault', ['crash', 'killed', 'memory', 'wrong'])
+@pytest.mark.fault('backend', 'the engine cannot be built', 'ONNX Runtime serves on')
 def test_a_builder_that_fails_leaves_onnx_runtime(
     machine: FakeMachine, weights: Path, children: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch, fault: str,
@@ -252,6 +254,7 @@ def test_a_builder_that_fails_leaves_onnx_runtime(
     assert not list(machine.engines.glob('.*'))  # nothing half-written
 
 
+@pytest.mark.fault('backend', 'the engine builder crashes', 'the next variant is tried')
 def test_a_variant_that_crashes_the_builder_gives_way_to_the_next(
     machine: FakeMachine, weights: Path, children: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch,

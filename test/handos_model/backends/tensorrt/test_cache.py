@@ -17,7 +17,6 @@ from handos_model.backends.tensorrt.cache import (
     EngineKey,
     Machine,
     StoredEngine,
-    cache_home,
 )
 from handos_model.backends.tensorrt.signed_file import (
     MAGIC,
@@ -27,6 +26,7 @@ from handos_model.backends.tensorrt.signed_file import (
     write_signed,
 )
 from handos_model.errors import UserError
+from handos_model.files import cache_home
 
 MACHINE = Machine('10.3.0', 'Orin', '8.7')
 KEY = EngineKey('a' * 64, 'fp16', MACHINE)
@@ -67,6 +67,7 @@ def test_a_refused_engine_is_remembered_without_its_plan(cache: EngineCache) -> 
 
 
 @pytest.mark.parametrize('place', ['magic', 'signature', 'lengths', 'header', 'payload'])
+@pytest.mark.fault('disk', 'engine with one changed bit', 'refused, built anew')
 def test_one_changed_bit_is_refused(cache: EngineCache, said: list[str], place: str) -> None:
     cache.store(KEY, ENGINE)
     data = bytearray(path_of(cache).read_bytes())
@@ -77,6 +78,7 @@ def test_one_changed_bit_is_refused(cache: EngineCache, said: list[str], place: 
     assert 'is not used' in said[0]
 
 
+@pytest.mark.fault('disk', 'engine that is cut off', 'refused, built anew')
 def test_every_truncation_and_extension_is_refused(cache: EngineCache) -> None:
     cache.store(KEY, ENGINE)
     whole = path_of(cache).read_bytes()
@@ -124,6 +126,7 @@ def test_foreign_engines_are_not_found_and_a_renamed_file_is_refused(
     assert 'another machine or graph' in said[0]
 
 
+@pytest.mark.fault('disk', 'cache that others may write', 'refused')
 def test_links_and_files_that_others_may_write_are_refused(
     cache: EngineCache, tmp_path: Path, said: list[str]
 ) -> None:
@@ -159,12 +162,14 @@ def test_a_signed_header_of_wrong_lengths_is_refused(tmp_path: Path) -> None:
         (lambda path: (path.unlink(), path.symlink_to('/dev/zero')), 'cannot be opened'),
     ],
 )
+@pytest.mark.fault('disk', 'a key that others can read', 'no engine is used')
 def test_a_key_that_is_not_private_stops_everything(cache: EngineCache, spoil, words: str) -> None:  # type: ignore[no-untyped-def]
     spoil(cache.folder / 'engine.key')
     with pytest.raises(UserError, match=f'{words}.*Delete it'):
         EngineCache(cache.folder)
 
 
+@pytest.mark.fault('disk', 'full while an engine is written', 'the old one stays')
 def test_a_full_disk_leaves_the_old_file(
     cache: EngineCache, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +190,7 @@ def test_a_full_disk_leaves_the_old_file(
 
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='needs /dev/full')
+@pytest.mark.fault('disk', 'fails half way through an engine', 'the old one stays')
 def test_a_write_that_fails_half_way_leaves_the_old_file(
     cache: EngineCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +210,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(
     assert not list(cache.folder.glob('.*engine.*'))
 
 
+@pytest.mark.fault('disk', 'kill -9 while an engine is written', 'swept by the next build')
 def test_what_a_killed_process_left_is_swept_by_the_next_build(cache: EngineCache) -> None:
     left_over = cache.folder / f'.{KEY.file_name()}.abcd'
     left_over.write_bytes(b'half')

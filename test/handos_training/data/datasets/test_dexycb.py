@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,15 @@ from hand_samples import (
     reprojection_error_px,
     write_jpeg,
 )
+from mini_datasets import dexycb_pose, write_dexycb, write_mano
 
 from handos_model.errors import UserError
+from handos_model.hand.model import HandModel
 from handos_training.data.datasets.catalogue import open_dataset
-from handos_training.data.datasets.dexycb import SERIALS, SPLITS, SUBJECTS, DexYCB
+from handos_training.data.datasets.dexycb import SERIALS, SPLITS, DexYCB
 
 CAMERA = np.array([[617.3, 0, 312.4], [0, 617.1, 241.4], [0, 0, 1]])
-SUBJECT = SUBJECTS[6]  # the only one of s1_val
+SUBJECT = '20200928-subject-07'  # the only one of s1_val
 FRAMES = 3
 
 
@@ -93,6 +96,24 @@ def test_right_and_left_hands(dataset: DexYCB) -> None:
         joints = (hands.joints_m[0] + hands.translation_m[0]).numpy()
         np.testing.assert_allclose(joints, posed_hand(seed, left=bool(seed)).mpii, atol=1e-6)
         assert_anatomy(joints)
+
+
+def test_meshes_of_the_users_mano(tmp_path: Path) -> None:
+    model = HandModel.from_mano(write_mano(tmp_path))
+    root = write_dexycb(tmp_path / 'dexycb', model)
+    assert len(open_dataset('dexycb', root, 's0_train', model)) == 2 * 8
+    dataset = open_dataset('dexycb', root, 's0_test', model)
+    assert len(dataset) == 2 * 8
+    for index, seed in ((0, 4), (8, 9)):  # a right hand and a left one
+        hands = dataset[index].hands
+        assert hands.has_vertices_m[0] and hands.is_left[0] == bool(seed % 2)
+        vertices = (hands.vertices_m[0] + hands.translation_m[0]).numpy()
+        np.testing.assert_allclose(vertices, dexycb_pose(model, seed)[1], atol=1e-6)
+    wider = replace(model, v_template=model.v_template * [1.0, 1.2, 1.0])
+    with pytest.raises(ValueError, match='mm off its joints'):
+        open_dataset('dexycb', root, 's0_test', wider)[0]
+    with pytest.raises(UserError, match='hands_components'):
+        open_dataset('dexycb', root, 's0_test', HandModel.embedded())
 
 
 def test_missing_labels_and_files(dataset: DexYCB) -> None:

@@ -14,6 +14,7 @@ from handos_training.data.mix import SampleDataset
 DATASETS: dict[str, tuple[str, str, str, str]] = {
     'freihand': ('freihand', 'FreiHAND', 'training', 'evaluation'),
     'ho3d': ('ho3d', 'HO3D', 'train', 'evaluation'),
+    'h2o3d': ('h2o3d', 'H2O3D', 'train', 'train'),
     'dexycb': ('dexycb', 'DexYCB', 's0_train', 's0_test'),
     'hint': ('hint', 'HInt', 'train', 'test'),
     'coco_wholebody': ('coco_wholebody', 'COCOWholeBody', 'train', 'val'),

@@ -4,7 +4,8 @@
     ROOT/{train,val}2017/%012d.jpg
 
 Each person has {left,right}hand_{valid,box,kpts}: box xywh in COCO's corner-based pixels, 21 x
-(x, y, v) in MPII order with v = 0 unlabelled, 1 hidden, 2 visible. Hands that are small or blurred
+(x, y, v) in MPII order. v = 0 is unlabelled; any positive v (most are fractions) is a reliable
+joint, and says nothing of visibility. Hands that are small or blurred
 are not `valid` and have no label, so a photograph with people never counts as completely labelled.
 With `negatives`, photographs without any person are samples without hands.
 """
@@ -62,8 +63,6 @@ class COCOWholeBody:
         name = f'coco_wholebody/{self.split}/{Path(file_name).stem}'
         image = read_image(self.root / f'{self.split}2017' / file_name)
         records = [coco_record(h['kpts'], h['box'], h['is_left'], name) for h in hands]
-        for record, hand in zip(records, hands, strict=True):
-            record.visible = np.reshape(hand['kpts'], (21, 3))[:, 2] == 2
         return make_sample(image, records, name, all_hands_labelled=empty)
 
     def sequence(self, index: int) -> str | None:

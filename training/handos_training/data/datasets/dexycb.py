@@ -1,12 +1,13 @@
 """DexYCB (Chao et al., CVPR 2021): a left or a right hand grasps an object, 8 cameras, 640 x 480.
 
     ROOT/SUBJECT/SEQUENCE/SERIAL/color_%06d.jpg and labels_%06d.npz   (100 sequences a subject)
-    ROOT/SUBJECT/SEQUENCE/meta.yml                     num_frames, mano_sides: [right]
+    ROOT/SUBJECT/SEQUENCE/meta.yml                     num_frames, mano_sides, mano_calib
     ROOT/calibration/intrinsics/SERIAL_640x480.yml     color: {fx, fy, ppx, ppy}
+    ROOT/calibration/mano_CALIB/mano.yml               betas
 
 Labels are MPII order, OpenCV axes, metres; -1 is missing. Splits are SETUP_SPLIT, as s0_train; a
-sample's index is the image id of the official text file. Meshes are not read: their poses are in
-MANO's PCA basis with its non-flat mean, and the benchmark counts joints only.
+sample's index is the image id of the official text file. Where `mano` is given, `pose_m` becomes a
+mesh: global axis angles, 45 coefficients of MANO's pose space with its non-flat mean, metres.
 """
 
 from __future__ import annotations
@@ -19,26 +20,28 @@ import numpy as np
 import yaml
 
 from handos_model.errors import UserError
-from handos_model.hand.model import HandModel
+from handos_model.hand.model import MPII_FROM_MANO, HandModel
 from handos_training.data.datasets.records import (
     Array,
     HandRecord,
     array,
     make_sample,
+    mano_vertices,
     need,
     read_image,
 )
 from handos_training.data.sample import Sample
 
 SUBJECTS = (
-    '20200709-weiy', '20200813-ceppner', '20200820-amousavian', '20200903-ynarang',
-    '20200908-yux', '20200918-ftozetoramos', '20200928-ahanda', '20201002-dieterf',
-    '20201015-ychao', '20201022-lmanuelli',
+    '20200709-subject-01', '20200813-subject-02', '20200820-subject-03', '20200903-subject-04',
+    '20200908-subject-05', '20200918-subject-06', '20200928-subject-07', '20201002-subject-08',
+    '20201015-subject-09', '20201022-subject-10',
 )  # fmt: skip
 SERIALS = (
     '836212060125', '839512060362', '840412060917', '841412060263',
     '932122060857', '932122060861', '932122061900', '932122062010',
 )  # fmt: skip
+MANO_FROM_MPII = tuple(int(i) for i in np.argsort(MPII_FROM_MANO)[:16])  # the 16 that have a bone
 SEQUENCES = 100  # of each subject: 20 objects, five times each
 
 
@@ -80,6 +83,7 @@ class Recording:
     folder: str
     serial: str
     is_left: bool
+    calibration: str  # of the hand's shape
     first: int  # index of its first frame
     num_frames: int
 
@@ -93,6 +97,13 @@ class DexYCB:
     def __init__(self, root: Path, split: str = 's0_train', mano: HandModel | None = None) -> None:
         self.root = root
         self.split = split
+        self.mano = mano
+        self._betas: dict[str, Array] = {}
+        if mano is not None and mano.pose_space is None:
+            raise UserError(
+                'DexYCB labels meshes in the pose space of MANO (hands_components, hands_mean), '
+                'which this MANO file lacks: give MANO_RIGHT.pkl itself'
+            )
         subjects, cameras, wanted = SPLITS[split]
         self.serials = [SERIALS[i] for i in cameras]
         self.cameras_px = {serial: _intrinsics(root, serial) for serial in self.serials}
@@ -108,10 +119,11 @@ class DexYCB:
             for folder in (folders[i] for i in wanted):
                 meta = _read_yaml(folder / 'meta.yml')
                 num_frames, side = int(meta['num_frames']), str(meta['mano_sides'][0])
+                calibration = str(meta.get('mano_calib', [''])[0])
                 for serial in self.serials:
                     place = f'{subject}/{folder.name}'
                     self.recordings.append(
-                        Recording(place, serial, side == 'left', end, num_frames)
+                        Recording(place, serial, side == 'left', calibration, end, num_frames)
                     )
                     end += num_frames
         self._firsts = np.array([recording.first for recording in self.recordings])
@@ -129,6 +141,9 @@ class DexYCB:
         with np.load(folder / f'labels_{frame:06d}.npz', allow_pickle=False) as labels:
             joints = array(labels['joint_3d'], (1, 21, 3), f'{name}: joint_3d')[0]
             pixels = array(labels['joint_2d'], (1, 21, 2), f'{name}: joint_2d')[0]
+            pose = None
+            if self.mano is not None:
+                pose = array(labels['pose_m'], (1, 51), f'{name}: pose_m')[0]
         records = []
         if not (joints == -1).all():
             records.append(
@@ -137,6 +152,7 @@ class DexYCB:
                     (pixels != -1).any(1),
                     is_left=recording.is_left,
                     joints_m=joints,
+                    vertices_m=self._mesh(pose, recording, joints, name),
                 )
             )
         # The other hand of the person may be in view.
@@ -146,6 +162,35 @@ class DexYCB:
         """The recording that a frame belongs to."""
         recording, _ = self._locate(index)
         return f'{recording.folder}/{recording.serial}'
+
+    def _mesh(
+        self, pose: Array | None, recording: Recording, joints_m: Array, name: str
+    ) -> Array | None:
+        """[778,3] of `pose [51]`, if it has the labelled joints: then MANO and label agree."""
+        if self.mano is None or pose is None or not pose.any():
+            return None
+        space = self.mano.pose_space
+        assert space is not None
+        fingers = space.axis_angles(pose[3:48])  # of a right hand
+        if recording.is_left:
+            fingers = fingers * [1.0, -1.0, -1.0]  # MANO_LEFT's pose space is the mirror image
+        vertices, error = mano_vertices(
+            self.mano,
+            np.concatenate([pose[None, :3], fingers]),
+            self._shape(recording.calibration),
+            pose[48:],
+            is_left=recording.is_left,
+            joints_m=joints_m[list(MANO_FROM_MPII)],
+        )
+        if vertices is None and not recording.is_left:
+            raise ValueError(f'{name}: the mesh of pose_m is {1000 * error:.0f} mm off its joints')
+        return vertices
+
+    def _shape(self, calibration: str) -> Array:
+        if calibration not in self._betas:
+            path = self.root / 'calibration' / f'mano_{calibration}' / 'mano.yml'
+            self._betas[calibration] = array(_read_yaml(path)['betas'], (10,), f'{path}: betas')
+        return self._betas[calibration]
 
     def _locate(self, index: int) -> tuple[Recording, int]:
         if not 0 <= index < self._length:

@@ -19,6 +19,7 @@ HO3D_FROM_MPII: tuple[int, ...] = tuple(int(i) for i in np.argsort(MPII_FROM_HO3
 MANO_TIP_VERTICES: dict[str, tuple[int, int, int, int, int]] = {
     'freihand': (744, 320, 443, 555, 672),
     'ho3d': (744, 333, 444, 555, 672),
+    'h2o3d': (744, 333, 444, 555, 672),
     'dexycb': (745, 317, 444, 556, 673),
     'hint': (744, 320, 443, 554, 671),
 }

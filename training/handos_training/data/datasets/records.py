@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 
 from handos_model.errors import UserError
+from handos_model.geometry.rotations import axis_angle_to_matrix
+from handos_model.hand.model import HandModel
 from handos_model.types import ROOT_JOINT, Camera
 from handos_training.data.sample import HandLabels, Sample, empty_labels
 
 # Joints are bone ends and skin reaches further: on random poses of the embedded hand, seen from
 # everywhere, by 0.057 of the longer side of their box on average, on each side.
 BOX_MARGIN = 0.06
+MESH_TOLERANCE_M = 0.002
 MIN_BOX_PX = 2.0
 OPENCV_FROM_OPENGL = np.array([1.0, -1.0, -1.0])  # x right; y and z change sign
 
@@ -77,6 +80,37 @@ def project(points_m: npt.ArrayLike, camera_px: npt.ArrayLike) -> Array:
     """Pixels [...,2] of points [...,3] of the camera's optical frame."""
     image = np.asarray(points_m, np.float64) @ np.asarray(camera_px, np.float64).T
     return np.asarray(image[..., :2] / image[..., 2:])
+
+
+def mano_vertices(
+    mano: HandModel,
+    axis_angles: Array,
+    betas: Array,
+    translation_m: Array,
+    *,
+    is_left: bool,
+    joints_m: Array,
+) -> tuple[Array | None, float]:
+    """Vertices [778,3] of MANO parameters, if they have the labelled joints; and how far off, m.
+
+    `axis_angles [16,3]` are of the hand's own side, `joints_m [16,3]` in MANO's order. MANO_LEFT
+    is the mirror image of the right hand, but in many releases the x of its shapes is not
+    mirrored; what has the labelled joints is taken, and where none has them there is no mesh.
+    """
+    models, mirror = [mano], np.ones(3)
+    if is_left:
+        mirror = np.array([-1.0, 1.0, 1.0])
+        axis_angles = axis_angles * [1.0, -1.0, -1.0]
+        turned = replace(mano, shapedirs=mano.shapedirs * mirror[:, None])
+        models = [turned, mano]
+    error = float('inf')
+    for model in models:
+        vertices, _ = model.pose(axis_angle_to_matrix(axis_angles), betas)
+        vertices = vertices * mirror + translation_m
+        error = min(error, float(np.abs(model.joint_regressor @ vertices - joints_m).max()))
+        if error < MESH_TOLERANCE_M:
+            return vertices, error
+    return None, error
 
 
 def read_image(path: Path) -> Tensor:

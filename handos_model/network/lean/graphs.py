@@ -1,0 +1,35 @@
+"""The two graphs of `network/graphs.py` in few operations, of networks that have such a form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from handos_model.network.graphs import DecoderGraph, DetectorGraph, detector_outputs
+from handos_model.network.handos import HandOS
+from handos_model.network.lean.decoder import LeanDecoder
+from handos_model.network.lean.dfine import LeanDFine, why_not_lean
+
+
+class LeanDetectorGraph(nn.Module):
+    """See `graphs.DetectorGraph`."""
+
+    def __init__(self, network: HandOS, shapes: tuple[tuple[int, int], ...]) -> None:
+        super().__init__()
+        self.detector = LeanDFine(network.detector, shapes)  # type: ignore[arg-type]
+        self.side_tuning = network.side_tuning
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        found = self.detector(image.float().permute(0, 3, 1, 2))
+        return detector_outputs(found, self.side_tuning(found))
+
+
+@torch.no_grad()
+def lean_graphs(detector: DetectorGraph, decoder: DecoderGraph) -> tuple[nn.Module, nn.Module]:
+    """The lean form of both graphs; where there is none, the graph itself."""
+    network, shapes = decoder.network, decoder.spatial_shapes
+    lean_detector: nn.Module = detector
+    if why_not_lean(network.detector) is None:
+        lean_detector = LeanDetectorGraph(network, shapes)
+    lean_decoder = LeanDecoder(network.decoder, shapes, network.config.input_size_hw)
+    return lean_detector.eval(), lean_decoder.eval()
