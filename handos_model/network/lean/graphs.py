@@ -20,8 +20,9 @@ class LeanDetectorGraph(nn.Module):
         self.side_tuning = network.side_tuning
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        found = self.detector(image.float().permute(0, 3, 1, 2))
-        return detector_outputs(found, self.side_tuning(found))
+        images = image.float().permute(0, 3, 1, 2)
+        found = self.detector(images)
+        return detector_outputs(found, self.side_tuning(found, images / 255))
 
 
 @torch.no_grad()

@@ -236,7 +236,7 @@ def test_parity_speaks_of_pixels_and_millimetres() -> None:
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
-        ({'precisions': ('int8',)}, 'int8'),
+        ({'precisions': ('int8',)}, '8 bits'),
         ({'samplings': ()}, 'none'),
         ({'hands': (0,)}, 'from 1 to 32'),
     ],
