@@ -52,7 +52,7 @@ FLOORS = {
         *('synth.renderer', 'synth.dataset', 'synth.cache', 'synth.sheet', 'synth.cli', 'synth'),
         *('config', 'muon', 'optim', 'sync_norm', 'progress', 'checkpoint'),
         *('stages', 'evaluation'),
-        *('sources', 'check_data', 'evaluate', 'train'),
+        *('teacher', 'sources', 'check_data', 'evaluate', 'quantise', 'train'),
     ],
 }
 
