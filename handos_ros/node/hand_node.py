@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from handos_model.errors import UserError
+from handos_model.tracking.tracker import Tracker
 from handos_ros.messages import conversions
 from handos_ros.node import parameters
 from handos_ros.node.deaf_reader import DeafReader, Remedy
@@ -63,12 +64,14 @@ class HandNode(LifecycleNode):
         *,
         statistics: Statistics | None = None,
         image_reader: DeafReader | None = None,
+        tracker: Tracker | None = None,
         **options: Any,
     ) -> None:
         super().__init__('handos', **options)
         self._factory = factory
         self._statistics = statistics or Statistics()
         self._image_reader = image_reader or DeafReader()
+        self._tracker = tracker or Tracker()
         self.wants_participant = False
         self._stamps = StampGuard()
         self._depths = DepthBuffer()
@@ -100,6 +103,7 @@ class HandNode(LifecycleNode):
             'factory': once(perception, self._factory) if perception else self._factory,
             'statistics': self._statistics,
             'image_reader': self._image_reader,
+            'tracker': self._tracker,
             'parameter_overrides': [self.get_parameter(p.name) for p in parameters.PARAMETERS],
         }
 
@@ -116,7 +120,9 @@ class HandNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._depths = DepthBuffer()
         self._outputs = HandPublishers(self, self._settings.marker_lifetime_s)
-        self._processor = FrameProcessor(self._settings, self._statistics, self._depths)
+        self._processor = FrameProcessor(
+            self._settings, self._statistics, self._depths, self._tracker
+        )
         self._worker = Worker(
             load=self._load,
             process=self._processor,
