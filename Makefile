@@ -15,8 +15,13 @@ demo: $(VENV)/.runtime
 # threads of the others do not survive.
 SUITES := test/handos_model test/handos_ros 'test/handos_training test/tools test/test_boundaries.py'
 
+# With the coverage of all of them and of the processes that they start; the floor is in
+# pyproject.toml.
 test: $(VENV)/.installed lint
-	set -e; for suite in $(SUITES); do $(BIN)/python -m pytest $$suite; done
+	$(BIN)/coverage erase
+	set -e; for suite in $(SUITES); do $(BIN)/coverage run -m pytest $$suite; done
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 test-long: $(VENV)/.installed
 	set -e; for suite in $(SUITES); do $(BIN)/python -m pytest -m long $$suite; done

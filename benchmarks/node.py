@@ -41,6 +41,7 @@ class NullPerception:
 
     model = 'null'
     backend = 'nothing'
+    not_finite = 0
 
     def __init__(self) -> None:
         hand_model = HandModel.embedded()
@@ -68,14 +69,12 @@ class NullPerception:
         self.hands = [right, replace(right, id=1, side='left')]
 
     def __call__(
-        self, image_rgb: ImageArray, camera: Camera, stamp_s: float, depth_m: FloatArray | None
+        self, image_rgb: ImageArray, camera: Camera, depth_m: FloatArray | None
     ) -> list[Hand]:
         return self.hands
 
     def theta(self, hand: Hand) -> FloatArray:
         return np.zeros(48)
-
-    def reset(self) -> None: ...
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -122,7 +121,8 @@ def run_node() -> None:
 
     setattr(node, 'HandNode', TimedNode)  # noqa: B010
     cpu_s, started_s = time.process_time(), time.monotonic()
-    node.run(lambda settings, report: NullPerception(), args=[])
+    without_tracks = ['--ros-args', '-p', 'track:=false']
+    node.run(lambda settings, report: NullPerception(), args=without_tracks)
     share = (time.process_time() - cpu_s) / (time.monotonic() - started_s)
     report: dict[str, Any] = {
         stage: percentiles(values[WARM_UP_FRAMES:]) for stage, values in stages.items()
@@ -239,7 +239,7 @@ def measure_bag(width: int, height: int, *, mcap: bool, with_markers: bool) -> d
                 messages,
                 writer,
                 NullPerception(),
-                Settings(),
+                Settings(track=False),
                 find_camera(reader.topics),
                 with_markers=with_markers,
             )

@@ -114,7 +114,7 @@ def main(options: Options) -> None:
         'environment': describe_machine(),
         'options': asdict(options),
         'threads': torch.get_num_threads(),
-        'hands_in_batch': sum(len(hands) for hands in batch.hands),
+        'hands_in_batch': len(batch.hands),
         'generator': generator,
         'cache_and_augmentation': reading,
         'training': {name: stage_rate(options, name, batch) for name in options.stages},

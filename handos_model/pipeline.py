@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from handos_model.backends.base import Engine, EngineOptions
 from handos_model.backends.choice import choose_backend, open_engine
 from handos_model.config import HandOSConfig
 from handos_model.errors import UserError
+from handos_model.geometry.boxes import cxcywh_to_xyxy, pairwise_iou
 from handos_model.geometry.placement import (
     Translation,
     boundary_vertices,
@@ -25,17 +25,11 @@ from handos_model.geometry.placement import (
 from handos_model.hand.model import HandModel
 from handos_model.postprocess import distinct_hands, hand_length
 from handos_model.preprocess import ChannelOrder, Letterbox
-from handos_model.selection import pairwise_iou, select_instances
+from handos_model.selection import select_instances
 from handos_model.types import Camera, FloatArray, Hand, ImageArray, ScaleSource, TrackState
 from handos_model.weights.store import check_template, find_weights, load_config
 
 MAX_SIZES = 4  # kept graphs of other input sizes
-
-
-class Tracker(Protocol):
-    """Gives hands ids over time."""
-
-    def update(self, hands: list[Hand], stamp_s: float) -> list[Hand]: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ class StageTimes:
     select: float = 0.0
     decoder: float = 0.0
     solve: float = 0.0  # un-mapping, duplicates, translation, sides
-    track: float = 0.0
+    track: float = 0.0  # of whoever tracks the hands
 
     @property
     def total(self) -> float:
@@ -120,7 +114,8 @@ class HandPipeline:
     """`pipeline(image_rgb, camera) -> list[Hand]`, best score first.
 
     `weights` is a folder of `handos export` (or of `HandOS.save_pretrained` for the torch
-    backend), or a shipped name. All buffers are made once; one instance serves one thread.
+    backend), or a shipped name. All buffers are made once; one instance serves one thread, and
+    remembers nothing from image to image (`tracking.tracker` follows hands over time).
     """
 
     def __init__(
@@ -130,7 +125,6 @@ class HandPipeline:
         config: PipelineConfig | None = None,
         options: EngineOptions | None = None,
         hand_model: HandModel | None = None,
-        tracker: Tracker | None = None,
     ) -> None:
         self.config = config or PipelineConfig()
         folder = find_weights(weights)
@@ -140,7 +134,7 @@ class HandPipeline:
         name, self.backend_reason = choose_backend(backend, folder)
         options = options or EngineOptions(max_hands=self._most_candidates())
         engine = open_engine(name, folder, replace(options, hand_model=hand_model))
-        self._set_up(engine, network, hand_model, tracker)
+        self._set_up(engine, network, hand_model)
 
     @classmethod
     def of_engine(
@@ -149,26 +143,19 @@ class HandPipeline:
         network: HandOSConfig,
         config: PipelineConfig | None = None,
         hand_model: HandModel | None = None,
-        tracker: Tracker | None = None,
     ) -> HandPipeline:
         """Over graphs that are open already."""
         pipeline = cls.__new__(cls)
         pipeline.config = config or PipelineConfig()
         pipeline.backend_reason = 'given'
-        pipeline._set_up(engine, network, hand_model or HandModel.embedded(), tracker)
+        pipeline._set_up(engine, network, hand_model or HandModel.embedded())
         return pipeline
 
-    def _set_up(
-        self,
-        engine: Engine,
-        network: HandOSConfig,
-        hand_model: HandModel,
-        tracker: Tracker | None,
-    ) -> None:
+    def _set_up(self, engine: Engine, network: HandOSConfig, hand_model: HandModel) -> None:
         self.engine = engine
-        self.tracker = tracker
         self.faces = hand_model.faces
         self.times = StageTimes()
+        self.not_finite = 0
         self._network = network
         self.network_hw = network.input_size_hw
         self._engines = {network.input_size_hw: engine}
@@ -201,14 +188,14 @@ class HandPipeline:
         image: ImageArray,
         camera: Camera,
         depth_m: FloatArray | None = None,
-        stamp_s: float | None = None,
         channel_order: ChannelOrder = 'rgb',
     ) -> list[Hand]:
         """Hands in uint8 image [H,W,3], in the optical frame of `camera`.
 
-        `depth_m` [H,W] is an aligned depth image in metres (0 or NaN where unknown); `stamp_s` is
-        the time of the image, for the tracker. `self.times` says what each part took. Raises
-        UserError where image, camera and depth do not fit each other.
+        `depth_m` [H,W] is an aligned depth image in metres (0 or NaN where unknown). `self.times`
+        says what each part took, `self.not_finite` how many candidates were left out because the
+        network returned NaN or infinity for them. Raises UserError where image, camera and depth
+        do not fit each other.
         """
         self._check(image, camera, depth_m)
         marks = [time.perf_counter()]
@@ -221,6 +208,7 @@ class HandPipeline:
         found = self.engine.detector.infer({'image': self._input})
         mark()
         scores, boxes = found['scores'][0], found['boxes_cxcywh'][0]
+        self.not_finite = int(np.isnan(scores).sum())
         config = self.config
         chosen = select_instances(
             scores, boxes, config.score_threshold, config.nms_threshold, self._most_candidates()
@@ -231,9 +219,6 @@ class HandPipeline:
         hands: list[Hand] = []
         if decoded is not None:
             hands = self._place(decoded, scores[chosen], boxes[chosen], camera, depth_m)
-        mark()
-        if self.tracker is not None:
-            hands = self.tracker.update(hands, time.monotonic() if stamp_s is None else stamp_s)
         mark()
         self.times = StageTimes(*np.diff(marks).tolist())
         return hands
@@ -247,7 +232,8 @@ class HandPipeline:
             return []
         found = self.engine.detector.infer({'image': self._input})
         wanted = self._letterbox.boxes_to_network(boxes_xyxy_px).astype(np.float32)
-        rows = pairwise_iou(wanted, found['boxes_cxcywh'][0]).argmax(1)
+        own = cxcywh_to_xyxy(found['boxes_cxcywh'][0])
+        rows = pairwise_iou(cxcywh_to_xyxy(wanted), own).argmax(1)
         scores = found['scores'][0, rows]
         given = dict(found, queries=found['queries'][:, rows], boxes_cxcywh=wanted[None])
         decoded = self._decode(given, np.arange(len(rows)))
@@ -332,8 +318,13 @@ class HandPipeline:
         """Un-map the candidates, drop duplicates, solve for the camera, tell the sides."""
         config = self.config
         joints_px = self._letterbox.to_image(decoded.joints_2d)
-        # A sum is finite only if all its terms are.
-        keep = np.flatnonzero(np.isfinite(joints_px.sum((1, 2)) + decoded.vertices_m.sum((1, 2))))
+        # A sum is finite only if all its terms are. From here on every number of a hand is.
+        total = scores + boxes_cxcywh.sum(1) + decoded.visibility.sum(1)
+        total = total + decoded.translation_m.sum(1)
+        for values in (joints_px, decoded.joints_m, decoded.vertices_m):
+            total = total + values.sum((1, 2))
+        keep = np.flatnonzero(np.isfinite(total))
+        self.not_finite += len(total) - len(keep)
         if config.duplicate_similarity is not None:
             keep = keep[distinct_hands(joints_px[keep], config.duplicate_similarity)]
         keep = keep[: config.max_hands]

@@ -12,8 +12,9 @@ from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from handos_model.types import Camera, FloatArray, ImageArray
+from handos_model.types import FloatArray, ImageArray
 
 PADDING_VALUE = 114  # grey, as in the YOLO and RT-DETR families
 ChannelOrder: TypeAlias = Literal['rgb', 'bgr']
@@ -128,25 +129,9 @@ class Letterbox:
         low, high = corners[..., 0, :], corners[..., 1, :]
         return np.concatenate([(low + high) / 2, high - low], axis=-1)
 
-    def virtual_camera(self) -> Camera:
-        """The camera that the network assumes, in its input: focal length = the longer side."""
-        return Camera.uncalibrated(self.network_hw[1], self.network_hw[0])
-
-    def camera_to_network(self, camera: Camera) -> Camera:
-        """A camera of the image as the network's input has it; distortion is unchanged."""
+    @cached_property
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """[3,3]: homogeneous pixels of the image to pixels of the network's input."""
         sx, sy = self.scale_xy
-        to_network = np.array(
-            [
-                [sx, 0.0, self.left + (sx - 1) / 2],
-                [0.0, sy, self.top + (sy - 1) / 2],
-                [0.0, 0.0, 1.0],
-            ]
-        )
-        return Camera(
-            self.network_hw[1],
-            self.network_hw[0],
-            to_network @ camera.matrix_px,
-            camera.distortion,
-            camera.distortion_model,
-            camera.calibrated,
-        )
+        left, top = self.left + (sx - 1) / 2, self.top + (sy - 1) / 2
+        return np.array([[sx, 0, left], [0, sy, top], [0, 0, 1]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from handos_model.geometry.boxes import cxcywh_to_xyxy, pairwise_iou
 from handos_model.types import FloatArray
 
 
@@ -23,24 +24,12 @@ def select_instances(
     """
     order = np.flatnonzero(scores >= score_threshold)
     order = order[np.argsort(-scores[order], kind='stable')]
+    boxes_xyxy = cxcywh_to_xyxy(boxes_cxcywh)
     kept: list[int] = []
     while len(order) and (max_hands is None or len(kept) < max_hands):
         best, order = order[:1], order[1:]
         kept.append(int(best[0]))
         if len(order) and len(kept) != max_hands:
-            overlaps = pairwise_iou(boxes_cxcywh[best], boxes_cxcywh[order])[0]
+            overlaps = pairwise_iou(boxes_xyxy[best], boxes_xyxy[order])[0]
             order = order[~(overlaps > nms_threshold)]
     return np.array(kept, dtype=np.int64)
-
-
-def pairwise_iou(a_cxcywh: FloatArray, b_cxcywh: FloatArray) -> FloatArray:
-    """Intersection over union of boxes [N,4] and [M,4] -> [N,M]; empty boxes overlap nothing."""
-    a_half, b_half = a_cxcywh[:, 2:] / 2, b_cxcywh[:, 2:] / 2
-    a_low, a_high = a_cxcywh[:, :2] - a_half, a_cxcywh[:, :2] + a_half
-    b_low, b_high = b_cxcywh[:, :2] - b_half, b_cxcywh[:, :2] + b_half
-    low = np.maximum(a_low[:, None], b_low[None])
-    high = np.minimum(a_high[:, None], b_high[None])
-    shared = np.clip(high - low, 0, None).prod(-1)
-    union = a_cxcywh[:, None, 2:].prod(-1) + b_cxcywh[None, :, 2:].prod(-1) - shared
-    result: FloatArray = shared / np.maximum(union, 1e-12)
-    return result

@@ -103,7 +103,7 @@ class Hand:
 
     Pixels are of the input image (distorted, as the camera delivers it; (0, 0) is the centre of
     the first pixel). Metres are in the camera's optical frame. Vertices are in right-hand order;
-    a left hand is geometrically the mirror.
+    a left hand is geometrically the mirror. Every number is finite.
     """
 
     id: int  # stable over a track; -1 without a tracker

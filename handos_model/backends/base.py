@@ -77,10 +77,11 @@ def decoder_sizes(
     exported: ExportedWeights,
     options: EngineOptions,
     precision: Precision,
-    sampling: GraphSampling,
+    sampling: GraphSampling | None = None,
 ) -> list[int]:
-    """The K to open: all up to the first that holds `max_hands`."""
-    sizes = exported.hands(precision, sampling)
+    """The K to open: all up to the first that holds `max_hands`; of any sampling where None."""
+    samplings = {graph.sampling for graph in exported.graphs} if sampling is None else {sampling}
+    sizes = sorted({k for one in samplings for k in exported.hands(precision, one)})
     if not sizes:
         raise UserError(f'{exported.folder} has no decoder: export the weights again')
     enough = next((k for k in sizes if k >= options.max_hands), sizes[-1])

@@ -28,7 +28,8 @@ from handos_model.errors import UserError
 from handos_model.export.half_precision import to_half
 from handos_model.export.half_storage import rounded_weights, store_half
 from handos_model.export.plugin_sampling import sample_by_plugin
-from handos_model.network.attention import SAMPLERS, Sampler
+from handos_model.network.attention import SAMPLERS
+from handos_model.network.detectors.protocol import Sampler
 from handos_model.network.detectors.sampling import detector_sampling
 from handos_model.network.graphs import (
     DECODER_INPUTS,

@@ -15,12 +15,10 @@ from handos_model.geometry.projection import Float64Array, distort, is_pinhole, 
 from handos_model.types import ROOT_JOINT, Camera, FloatArray
 
 __all__ = [
-    'Similarity',
     'Translation',
     'boundary_edges',
     'boundary_vertices',
     'depth_scale',
-    'procrustes',
     'project',
     'right_probability',
     'signed_volume',
@@ -310,36 +308,3 @@ def _unit(vectors: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Vectors [N,3] of length 1, and how long they were [N,1]."""
     length = np.sqrt((vectors * vectors).sum(-1, keepdims=True))
     return vectors / np.maximum(length, _NO_LENGTH_M), length
-
-
-@dataclass(frozen=True, eq=False)
-class Similarity:
-    """x -> scale * rotation @ x + translation, for N point sets."""
-
-    scale: Float64Array  # [N]
-    rotation: Float64Array  # [N,3,3]
-    translation: Float64Array  # [N,3]
-
-    def __call__(self, points: FloatArray) -> Float64Array:
-        """Map points [N,P,3]."""
-        turned = points @ self.rotation.transpose(0, 2, 1)
-        return np.asarray(self.scale[:, None, None] * turned + self.translation[:, None])
-
-
-def procrustes(source: FloatArray, target: FloatArray, *, reflection: bool) -> Similarity:
-    """Similarity that takes source [N,P,3] nearest to target [N,P,3] in least squares.
-
-    `reflection=True` allows mirrored solutions, as the official FreiHAND evaluation does;
-    False keeps a proper rotation (Umeyama, 1991).
-    """
-    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    mean_source, mean_target = source.mean(1, keepdims=True), target.mean(1, keepdims=True)
-    centred = source - mean_source
-    u, singular, vt = np.linalg.svd((target - mean_target).transpose(0, 2, 1) @ centred)
-    signs = np.ones_like(singular)
-    if not reflection:
-        signs[:, 2] = np.sign(np.linalg.det(u @ vt))
-    rotation = (u * signs[:, None]) @ vt
-    scale = (singular * signs).sum(1) / np.maximum((centred**2).sum((1, 2)), 1e-15)
-    turned = (rotation @ mean_source.transpose(0, 2, 1))[..., 0]
-    return Similarity(scale, rotation, mean_target[:, 0] - scale[:, None] * turned)

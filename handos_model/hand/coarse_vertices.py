@@ -15,16 +15,13 @@ hardly amplified: a row's norm is 0.71 on average and at most 1.0 from 195, 0.76
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from handos_model.hand.model import HandModel
 from handos_model.hand.pose_limits import random_pose
 from handos_model.types import NUM_VERTICES, FloatArray
-
-if TYPE_CHECKING:
-    from handos_model.hand.model import HandModel
 
 POSES = 80
 NEIGHBOURS = 12

@@ -1,4 +1,4 @@
-"""From a mesh to joint rotations: MANO theta, OpenXR hand joints, and what a grasp is judged by.
+"""From a mesh to joint rotations: MANO theta and OpenXR hand joints.
 
 A network that gives vertices gives no pose. It is recovered here from the mesh itself: each bone
 first takes the rotation that best carries its rigid part of the template onto the mesh (Kabsch);
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handos_model.geometry.placement import wrist_rotation
 from handos_model.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from handos_model.hand.model import MIRROR, MPII_FROM_MANO, PARENTS, HandModel, rigid_transforms
 from handos_model.types import FloatArray
@@ -170,36 +169,6 @@ def openxr_joints(
     y = np.array(up)
     y = _unit(y - (y * z).sum(-1, keepdims=True) * z)
     return np.array(positions), np.stack([np.cross(y, z), y, z], axis=-1)
-
-
-def palm_normal(joints_m: FloatArray, is_left: bool) -> FloatArray:
-    """Unit vector [3] out of the palm, of joints [21,3]."""
-    axes = wrist_rotation(np.asarray(joints_m)[None], np.array([not is_left]))[0]
-    normal: FloatArray = -axes[:, 2]
-    return normal
-
-
-def pinch_distances_m(joints_m: FloatArray) -> FloatArray:
-    """Thumb tip to the tip of index, middle, ring and little finger [4]."""
-    tips = np.asarray(joints_m)[list(TIPS)]
-    distances: FloatArray = np.linalg.norm(tips[1:] - tips[0], axis=-1)
-    return distances
-
-
-def flexion_angles_rad(joints_m: FloatArray) -> FloatArray:
-    """How far each bone is bent against the one before it [5,3], 0 when straight, never negative.
-
-    Rows: thumb (CMC, MCP, IP), then index to little (MCP, PIP, DIP). It needs the joints [21,3]
-    alone; signed rotations are in `Pose.theta`.
-    """
-    joints = np.asarray(joints_m, dtype=np.float64)
-    angles = np.empty((5, 3))
-    for finger, tip in enumerate(TIPS):
-        bones = _unit(np.diff(joints[[0, *range(tip - 3, tip + 1)]], axis=0))  # [4,3]
-        # atan2 keeps its accuracy where the bones are nearly in line.
-        sine = np.linalg.norm(np.cross(bones[:-1], bones[1:]), axis=-1)
-        angles[finger] = np.arctan2(sine, (bones[:-1] * bones[1:]).sum(-1))
-    return angles
 
 
 def _local(world: FloatArray) -> FloatArray:

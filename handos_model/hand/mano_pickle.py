@@ -1,8 +1,7 @@
 """Read MANO_RIGHT.pkl without running it: arrays are made of their bytes, after checks.
 
-`pickle_machine` turns the file into stubs; here the few that hold MANO's arrays become arrays,
-each once, its type from a list and its size that of the bytes that are there. Needs neither
-chumpy nor the scipy that wrote the file. Every failure is a UserError.
+`safe_pickle` turns the file into stubs; here the few that hold MANO's arrays become arrays, each
+once. Needs neither chumpy nor the scipy that wrote the file. Every failure is a UserError.
 """
 
 from __future__ import annotations
@@ -10,74 +9,28 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from handos_model.errors import UserError
-from handos_model.hand.pickle_machine import (
+from handos_model.hand.safe_pickle import (
     CH,
     CSC_MATRIX,
-    DTYPE,
     NDARRAY,
     RECONSTRUCT,
     SELECT,
-    Machine,
+    Array,
     RefusedError,
     Stub,
     Value,
+    is_kind,
+    is_shape,
+    load_stubs,
+    plain_array,
 )
-
-Array: TypeAlias = npt.NDArray[Any]
 
 MAX_BYTES = 32 * 2**20  # MANO's is 4 MB
 MAX_LINKS = 8  # of chumpy expressions inside each other
-ITEM_TYPES = {f'{kind}{size}' for kind in 'iu' for size in (1, 2, 4, 8)} | {'f4', 'f8', 'b1'}
-
-
-def item_type(stub: Value) -> np.dtype[Any]:
-    """The dtype of `numpy.dtype(code, ...)` with its state `(version, byte order, ...)`."""
-    code = stub.arguments[0] if is_kind(stub, DTYPE) and stub.arguments else None
-    if type(code) is not str or code not in ITEM_TYPES:
-        raise RefusedError('an array whose items are not plain numbers')
-    order = stub.state[1] if isinstance(stub.state, tuple) and len(stub.state) > 1 else '='
-    if type(order) is not str or order not in ('<', '>', '|', '='):
-        raise RefusedError('an array of unknown byte order')
-    dtype: np.dtype[Any] = np.dtype(order + code)
-    return dtype
-
-
-def is_kind(value: Value, *kinds: int) -> bool:
-    return isinstance(value, Stub) and value.kind in kinds
-
-
-def is_shape(value: Value) -> bool:
-    return (
-        isinstance(value, tuple)
-        and 0 < len(value) <= 4
-        and all(type(size) is int and 0 <= size <= MAX_BYTES for size in value)
-    )
-
-
-def plain_array(stub: Stub) -> Array:
-    """The array of `ndarray`'s state `(version, shape, dtype, is_fortran, bytes)`."""
-    if not isinstance(stub.state, tuple) or len(stub.state) != 5:
-        raise RefusedError('an array without content')
-    _, shape, dtype_stub, is_fortran, content = stub.state
-    dtype = item_type(dtype_stub)
-    if isinstance(content, str):  # Python 2 wrote bytes as text
-        try:
-            content = content.encode('latin-1')
-        except UnicodeEncodeError:
-            raise RefusedError('an array of text') from None
-    if not isinstance(content, bytes) or not is_shape(shape):
-        raise RefusedError('an array of something else than numbers')
-    if math.prod(shape) * dtype.itemsize != len(content):
-        raise RefusedError(f'an array of shape {shape} in {len(content)} bytes')
-    flat = np.frombuffer(content, dtype) if content else np.zeros(0, dtype)
-    array: Array = flat.reshape(shape, order='F' if is_fortran in (True, 1) else 'C')
-    return array
 
 
 def field(stub: Stub, name: str) -> Value:
@@ -157,7 +110,7 @@ OPTIONAL = {  # of MANO's pose space, which some datasets' labels are in
 
 def parse_mano(data: bytes) -> dict[str, Array]:
     """MANO_RIGHT.pkl, as bytes, as float64 and int64 arrays by our names. Raises RefusedError."""
-    content = Machine().run(data)
+    content = load_stubs(data)
     if not isinstance(content, dict):
         raise RefusedError('it holds no dictionary')
     missing = sorted(set(REQUIRED) - set(content))
@@ -171,7 +124,7 @@ def parse_mano(data: bytes) -> dict[str, Array]:
         if array.shape != shape:
             raise RefusedError(f'{mano_name} is {list(array.shape)}, not {list(shape)}')
         if not np.isfinite(array).all() or (name == 'faces' and array.dtype.kind not in 'iu'):
-            raise RefusedError(f'{mano_name} holds what are no numbers')
+            raise RefusedError(f'{mano_name} holds NaN, infinity or the wrong kind of numbers')
         arrays[name] = np.ascontiguousarray(array, np.int64 if name == 'faces' else np.float64)
     return arrays
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from handos_model.hand.coarse_vertices import select_vertices
+from handos_model.errors import UserError
 from handos_model.types import NUM_FACES, NUM_VERTICES, SKELETON_EDGES, FloatArray
 
 # MANO's 16 joints: wrist, then index, middle, little, ring, thumb from the palm outwards.
@@ -125,9 +125,29 @@ class HandModel:
     @classmethod
     def from_mano(cls, path: str | Path) -> HandModel:
         """The user's MANO right hand, from MANO_RIGHT.pkl or its conversion. Raises UserError."""
-        from handos_model.hand.mano import hand_model_from_mano, load_mano
+        from handos_model.hand.mano import load_mano
 
-        return hand_model_from_mano(load_mano(Path(path)), Path(path))
+        return cls.from_mano_arrays(load_mano(Path(path)), Path(path))
+
+    @classmethod
+    def from_mano_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> HandModel:
+        """Of MANO's arrays by our names, read from `path`. Raises UserError if it is no hand."""
+        from handos_model.hand.mano import TIP_VERTICES, transferred_axes
+
+        space = None
+        if 'hands_mean' in arrays and 'hands_components' in arrays:
+            space = PoseSpace(arrays['hands_mean'], arrays['hands_components'])
+        embedded = cls.embedded()
+        rest_m = embedded.joint_regressor @ embedded.v_template
+        try:
+            return cls(
+                **{name: arrays[name] for name in SHAPES if name in arrays},
+                tip_vertices=np.array(TIP_VERTICES),
+                rotation_axes=transferred_axes(arrays, rest_m, embedded.rotation_axes),
+                pose_space=space,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f'{path} is not a MANO model: {error}') from None
 
     @classmethod
     def of(cls, mano: str | Path | None) -> HandModel:
@@ -209,10 +229,6 @@ class HandModel:
             lifting[:-1, tip] = t * lifting[:-1, tip - 1]
             lifting[:-1, tip - 1] -= lifting[:-1, tip]
         return lifting
-
-    def coarse_vertices(self, count: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
-        """`indices [count]` and `upsampling [778,count]`: see `coarse_vertices.py`."""
-        return select_vertices(self, count)
 
 
 def decode_units(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

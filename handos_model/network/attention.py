@@ -6,7 +6,6 @@ Hands are a batch dimension throughout, so that hands of one image never see eac
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,12 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handos_model.config import AttentionStrategy
-from handos_model.network.detectors.protocol import SpatialShapes
+from handos_model.network.detectors.protocol import Sampler, SpatialShapes
 
-# (values [B,L,heads,dh], spatial_shapes, locations [B,T,heads,levels,points,2] normalised,
-#  weights [B,T,heads,levels,points]) -> [B,T,heads*dh]: the signature of every published
-# multi-scale deformable attention kernel, so that one can take this function's place.
-Sampler: TypeAlias = Callable[[Tensor, SpatialShapes, Tensor, Tensor], Tensor]
 Groups: TypeAlias = tuple[tuple[slice, slice], ...]
 
 # Fig. 8 (a) to (d): who sees whom among joints J, vertices V and the camera token t.
@@ -62,8 +57,8 @@ class GroupedSelfAttention(nn.Module):
 
     def forward(self, tokens: Tensor, position: Tensor, groups: Groups) -> Tensor:
         """Tokens and position [N,T,d] -> [N,T,d]; the position enters query and key, not value."""
-        located = tokens + position
-        query, key, value = (
+        located = tokens + position  # [N,T,d]
+        query, key, value = (  # [N,heads,T,dh]
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, x in ((self.query, located), (self.key, located), (self.value, tokens))
         )
@@ -71,7 +66,9 @@ class GroupedSelfAttention(nn.Module):
             F.scaled_dot_product_attention(query[:, :, q], key[:, :, k], value[:, :, k])
             for q, k in groups
         ]
-        joined = attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
+        joined = (
+            attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
+        )  # [N,heads,T,dh]
         output: Tensor = self.out(joined.transpose(1, 2).flatten(2))
         return output
 
@@ -169,9 +166,10 @@ class DeformableAttention(nn.Module):
         shape = (N, T, self.heads, self.levels, self.points)
         weights = self.weights(queries).view(N, T, self.heads, -1).softmax(-1).view(shape)
         offsets = self.offsets(queries).view(*shape, 2).float()
-        reference = references_cxcywh.float()[:, :, None, None, None]
+        reference = references_cxcywh.float()[:, :, None, None, None]  # [N,T,1,1,1,4]
+        # [N,T,heads,levels,points,2]
         locations = reference[..., :2] + offsets * reference[..., 2:] * (0.5 / self.points)
-        sampled = self.sampler(
+        sampled = self.sampler(  # [P,K*T,d]
             packing.of_pages(values), spatial_shapes, packing.pack(locations),
             packing.pack(weights),
         )  # fmt: skip
@@ -188,16 +186,18 @@ def sample_by_grid(
     inaccurate, and on a CPU it crashes on strided values.
     """
     B, T, heads, _, points, _ = locations.shape
+    # [levels,B*heads,T,points,2], from -1 to 1 as grid_sample has it
     grid = (2 * locations.float() - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
+    # [levels,B*heads,1,T,points]
     weight = weights.float().permute(3, 0, 2, 1, 4).reshape(-1, B * heads, 1, T, points)
     start, total = 0, None
     for level, (height, width) in enumerate(spatial_shapes):
         value = values[:, start : start + height * width].float().permute(0, 2, 3, 1)
-        value = value.reshape(B * heads, -1, height, width).contiguous()
+        value = value.reshape(B * heads, -1, height, width).contiguous()  # [B*heads,dh,h,w]
         sampled = F.grid_sample(
             value, grid[level], mode='bilinear', padding_mode='zeros', align_corners=False
         )
-        part = (sampled * weight[level]).sum(-1)
+        part = (sampled * weight[level]).sum(-1)  # [B*heads,dh,T]
         total = part if total is None else total + part
         start += height * width
     assert total is not None

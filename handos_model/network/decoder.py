@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from handos_model.config import DecoderConfig
+from handos_model.hand.coarse_vertices import select_vertices
 from handos_model.hand.model import HandModel
 from handos_model.network.attention import (
     SAMPLERS,
@@ -14,10 +15,9 @@ from handos_model.network.attention import (
     GroupedSelfAttention,
     Groups,
     HandPacking,
-    Sampler,
     attention_groups,
 )
-from handos_model.network.detectors.protocol import SpatialShapes
+from handos_model.network.detectors.protocol import Sampler, SpatialShapes
 from handos_model.network.heads import (
     MLP,
     DecoderOutput,
@@ -31,67 +31,6 @@ from handos_model.network.joint_maps import JointMaps, finest_map, joint_positio
 from handos_model.types import NUM_JOINTS, NUM_VERTICES, ROOT_JOINT
 
 JOINTS_ONLY: Groups = ((slice(0, NUM_JOINTS), slice(0, NUM_JOINTS)),)
-
-
-class DecoderLayer(nn.Module):
-    """Self-attention, deformable attention, FFN; Fig. 3 (a) or (b) by the groups it is given."""
-
-    def __init__(self, config: DecoderConfig, levels: int) -> None:
-        super().__init__()
-        dim = config.dim
-        self.self_attention = GroupedSelfAttention(dim, config.heads)
-        self.deformable = DeformableAttention(
-            dim, config.heads, levels, config.points, SAMPLERS[config.sampling]
-        )
-        self.ffn = MLP(dim, config.ffn_dim, dim)
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
-
-    def forward(
-        self,
-        tokens: Tensor,
-        position: Tensor,
-        references: Tensor,
-        groups: Groups,
-        values: Tensor,
-        spatial_shapes: SpatialShapes,
-        packing: HandPacking,
-    ) -> Tensor:
-        """Tokens [N,T,d] with reference boxes [N,T,4] -> tokens."""
-        tokens = self.norms[0](tokens + self.self_attention(tokens, position, groups))
-        sampled = self.deformable(tokens + position, references, values, spatial_shapes, packing)
-        tokens = self.norms[1](tokens + sampled)
-        return self.norms[2](tokens + self.ffn(tokens))  # type: ignore[no-any-return]
-
-
-class Lifting(nn.Module):
-    """2D-to-3D query lifting by the learnable L [V+1,21], its last row the camera token's.
-
-    A vertex embedding is added to the lifted queries: vertices with equal skinning weights would
-    otherwise start as equal tokens. It starts as a random linear map of the template's vertices,
-    so that neighbours on the hand start as neighbours.
-    """
-
-    def __init__(self, dim: int, hand_model: HandModel, vertices: Tensor) -> None:
-        super().__init__()
-        rows = torch.cat([vertices, torch.tensor([NUM_VERTICES])])
-        self.matrix = nn.Parameter(torch.tensor(hand_model.lifting_matrix()).float()[rows])
-        template = torch.tensor(hand_model.v_template).float()[vertices]
-        template = (template - template.mean(0)) / template.std()
-        embedding = template @ torch.randn(3, dim) / 3**0.5
-        self.embedding = nn.Parameter(torch.cat([embedding, torch.zeros(1, dim)]))
-        self.centre = MLP(dim, dim, 2, zero=True)
-        self.size = nn.Parameter(torch.ones(len(rows), 2))
-
-    def lift(self, joint_tokens: Tensor) -> Tensor:
-        """[N,21,d] -> [N,V+1,d]."""
-        return self.matrix @ joint_tokens + self.embedding
-
-    def references(self, tokens: Tensor, joint_references: Tensor, frame: HandFrame) -> Tensor:
-        """Boxes [N,V+1,4] from the joints' boxes [N,21,4] and the lifted tokens."""
-        centre, size = joint_references[..., :2] - frame.centre, joint_references[..., 2:]
-        lifted = exact_matmul(self.matrix, torch.cat([centre, size], dim=-1))
-        centre = frame.centre + lifted[..., :2] + self.centre(tokens).float() * frame.size
-        return torch.cat([centre, lifted[..., 2:] * self.size], dim=-1)
 
 
 class InteractiveDecoder(nn.Module):
@@ -134,7 +73,7 @@ class InteractiveDecoder(nn.Module):
         self.joint_heads = nn.ModuleList(JointHeads(dim) for _ in range(config.num_layers))
         if config.stage == '2d':
             return
-        vertices, upsampling = hand_model.coarse_vertices(config.vertex_tokens)
+        vertices, upsampling = select_vertices(hand_model, config.vertex_tokens)
         self.lifting = Lifting(dim, hand_model, torch.tensor(vertices))
         self.camera_position = MLP(4, dim, dim)
         self.mesh_heads = nn.ModuleList(MeshHeads(dim) for _ in range(config.layers_3d))
@@ -169,34 +108,37 @@ class InteractiveDecoder(nn.Module):
             return self._no_hands(queries)
         frame = HandFrame.of(boxes_cxcywh, image_size_hw)
         packing = HandPacking.of(image_index, values_source.shape[0])
-        values = self.values(values_source).unflatten(-1, (config.num_layers, config.heads, -1))
+        values = self.values(values_source)  # [B,L,layers*d]
+        values = values.unflatten(
+            -1, (config.num_layers, config.heads, -1)
+        )  # [B,L,layers,heads,dh]
 
         instance = self.unified if config.queries == 'unified' else self.instance(queries)
-        tokens = instance.expand(N, -1)[:, None] + self.joint_embedding
+        tokens = instance.expand(N, -1)[:, None] + self.joint_embedding  # [N,21,d]
         centres, depths_m = self._start(
             values_source, spatial_shapes, image_index, boxes_cxcywh, frame
         )
-        centres = centres + self.joint_centre(tokens).float() * frame.size
-        sizes = frame.size * self.joint_size
+        centres = centres + self.joint_centre(tokens).float() * frame.size  # [N,21,2]
+        sizes = frame.size * self.joint_size  # [N,21,2]
         groups = JOINTS_ONLY
         residual = values_source.new_zeros(N, config.vertex_tokens, 3, dtype=torch.float32)
         outputs = []
         for i, (layer, head) in enumerate(zip(self.layers, self.joint_heads, strict=True)):
             full = config.stage == 'full' and i >= config.layers_2d
             if full and i == config.layers_2d:
-                tokens = torch.cat([tokens, self.lifting.lift(tokens)], dim=1)
+                tokens = torch.cat([tokens, self.lifting.lift(tokens)], dim=1)  # [N,21+V+1,d]
                 groups = attention_groups(config.attention, NUM_JOINTS, config.vertex_tokens)
-            references = torch.cat([centres, sizes], dim=-1)
+            references = torch.cat([centres, sizes], dim=-1)  # [N,21,4]
             if full:
                 lifted = self.lifting.references(tokens[:, NUM_JOINTS:], references, frame)
-                references = torch.cat([references, lifted], dim=1)
-            position = self._position(references, frame, full)
+                references = torch.cat([references, lifted], dim=1)  # [N,21+V+1,4]
+            position = self._position(references, frame, full)  # [N,T,d]
             given = tokens, position, references, groups, values[:, :, i], spatial_shapes, packing
             if self.checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(layer, *given, use_reentrant=False)
             else:
                 tokens = layer(*given)
-            output = head(tokens[:, :NUM_JOINTS], centres, frame)
+            output = head(tokens[:, :NUM_JOINTS], centres, frame)  # joints_2d [N,21,2]
             if full:
                 mesh_head = self.mesh_heads[i - config.layers_2d]
                 residual = self._add_mesh(output, mesh_head, tokens, depths_m, residual, frame)
@@ -249,13 +191,14 @@ class InteractiveDecoder(nn.Module):
         residual: Tensor,
         frame: HandFrame,
     ) -> Tensor:
+        """Fill in a layer's 3D outputs; returns the residual [N,V,3] for the next layer."""
         residual, coarse, translation = head(
             tokens, output.joints_2d, depths_m, self.lifting.matrix[:-1], residual, frame
         )
-        coarse = coarse - exact_matmul(self.root_regressor, coarse)
-        output.vertices_m = exact_matmul(self.upsampling, coarse)
-        output.joints_m = exact_matmul(self.joint_regressor, output.vertices_m)
-        output.translation_m = translation
+        coarse = coarse - exact_matmul(self.root_regressor, coarse)  # [N,V,3], root at the origin
+        output.vertices_m = exact_matmul(self.upsampling, coarse)  # [N,778,3]
+        output.joints_m = exact_matmul(self.joint_regressor, output.vertices_m)  # [N,21,3]
+        output.translation_m = translation  # [N,3]
         output.joints_projected = project(output.joints_m, translation, frame)
         return residual
 
@@ -271,3 +214,65 @@ class InteractiveDecoder(nn.Module):
                 output.translation_m, output.joints_projected = empty(3), empty(J, 2)
             outputs.append(output)
         return outputs
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, deformable attention, FFN; Fig. 3 (a) or (b) by the groups it is given."""
+
+    def __init__(self, config: DecoderConfig, levels: int) -> None:
+        super().__init__()
+        dim = config.dim
+        self.self_attention = GroupedSelfAttention(dim, config.heads)
+        self.deformable = DeformableAttention(
+            dim, config.heads, levels, config.points, SAMPLERS[config.sampling]
+        )
+        self.ffn = MLP(dim, config.ffn_dim, dim)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        position: Tensor,
+        references: Tensor,
+        groups: Groups,
+        values: Tensor,
+        spatial_shapes: SpatialShapes,
+        packing: HandPacking,
+    ) -> Tensor:
+        """Tokens [N,T,d] with reference boxes [N,T,4] -> tokens."""
+        tokens = self.norms[0](tokens + self.self_attention(tokens, position, groups))
+        # [N,T,d], from values [B,L,heads,dh]
+        sampled = self.deformable(tokens + position, references, values, spatial_shapes, packing)
+        tokens = self.norms[1](tokens + sampled)
+        return self.norms[2](tokens + self.ffn(tokens))  # type: ignore[no-any-return]
+
+
+class Lifting(nn.Module):
+    """2D-to-3D query lifting by the learnable L [V+1,21], its last row the camera token's.
+
+    A vertex embedding is added to the lifted queries: vertices with equal skinning weights would
+    otherwise start as equal tokens. It starts as a random linear map of the template's vertices,
+    so that neighbours on the hand start as neighbours.
+    """
+
+    def __init__(self, dim: int, hand_model: HandModel, vertices: Tensor) -> None:
+        super().__init__()
+        rows = torch.cat([vertices, torch.tensor([NUM_VERTICES])])
+        self.matrix = nn.Parameter(torch.tensor(hand_model.lifting_matrix()).float()[rows])
+        template = torch.tensor(hand_model.v_template).float()[vertices]
+        template = (template - template.mean(0)) / template.std()
+        embedding = template @ torch.randn(3, dim) / 3**0.5
+        self.embedding = nn.Parameter(torch.cat([embedding, torch.zeros(1, dim)]))
+        self.centre = MLP(dim, dim, 2, zero=True)
+        self.size = nn.Parameter(torch.ones(len(rows), 2))
+
+    def lift(self, joint_tokens: Tensor) -> Tensor:
+        """[N,21,d] -> [N,V+1,d]."""
+        return self.matrix @ joint_tokens + self.embedding
+
+    def references(self, tokens: Tensor, joint_references: Tensor, frame: HandFrame) -> Tensor:
+        """Boxes [N,V+1,4] from the joints' boxes [N,21,4] and the lifted tokens."""
+        centre, size = joint_references[..., :2] - frame.centre, joint_references[..., 2:]
+        lifted = exact_matmul(self.matrix, torch.cat([centre, size], dim=-1))  # [N,V+1,4]
+        centre = frame.centre + lifted[..., :2] + self.centre(tokens).float() * frame.size
+        return torch.cat([centre, lifted[..., 2:] * self.size], dim=-1)

@@ -5,16 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from handos_model.config import HandOSConfig
+from handos_model.errors import UserError
+from handos_model.files import write_whole
 from handos_model.hand.model import HandModel
-from handos_model.network.attention import Sampler
 from handos_model.network.decoder import InteractiveDecoder
 from handos_model.network.detectors.families import build_detector
-from handos_model.network.detectors.protocol import Detector, DetectorOutput, SpatialShapes
+from handos_model.network.detectors.protocol import (
+    Detector,
+    DetectorOutput,
+    Sampler,
+    SpatialShapes,
+)
 from handos_model.network.heads import DecoderOutput
 from handos_model.network.side_tuning import SideTuning
+from handos_model.weights import store
 
 __all__ = ['DecoderOutput', 'Features', 'HandOS']
 
@@ -78,16 +87,44 @@ class HandOS(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, hand_model: HandModel | None = None) -> HandOS:
-        """From a shipped name ('nano'), a local folder, or a hub id; frozen and in eval mode."""
-        from handos_model.weights.store import load_network
+        """From a shipped name ('nano'), a local folder, or a hub id; frozen and in eval mode.
 
-        return load_network(cls, name, hand_model)
+        Raises UserError where the files are damaged or do not fit each other or the hand model.
+        """
+        folder = store.find_weights(name)
+        store.verify_checksums(folder)
+        config = store.load_config(folder)
+        hand_model = hand_model or HandModel.embedded()
+        store.check_template(config, hand_model)
+        network = cls.from_config(config, hand_model)
+        result = network.load_state_dict(load_file(folder / store.WEIGHTS), strict=False)
+        # A hub detector's weights stay with the hub; everything else must be there, and no more.
+        stays_away = config.detector.reference is not None
+        missing = [
+            k for k in result.missing_keys if not (stays_away and k.startswith('detector.'))
+        ]
+        if missing or result.unexpected_keys:
+            raise UserError(
+                f'{folder / store.WEIGHTS} does not fit its config.json: missing {missing[:3]}, '
+                f'unexpected {result.unexpected_keys[:3]} (of {len(missing)} and '
+                f'{len(result.unexpected_keys)}); the two files are not of one training run'
+            )
+        return network.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json`, `model.safetensors` and its checksum."""
-        from handos_model.weights.store import save_network
-
-        save_network(self, Path(folder))
+        """Write `config.json`, `model.safetensors` and checksums; a hub detector stays away."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        own_detector = self.config.detector.reference is None
+        # Copies: safetensors refuses tensors that share memory, as a detector's tied heads do.
+        tensors = {
+            key: value.clone(memory_format=torch.contiguous_format)
+            for key, value in self.state_dict().items()
+            if own_detector or not key.startswith('detector.')
+        }
+        write_whole(folder / store.WEIGHTS, save(tensors, metadata={'format': 'pt'}))
+        (folder / store.CONFIG).write_text(self.config.to_json())
+        store.write_checksums(folder)
 
     @classmethod
     def from_config(

@@ -79,8 +79,7 @@ class Tracker:
         return lost
 
     def update(self, hands: list[Hand], stamp_s: float) -> list[Hand]:
-        """Tracked, coasting and newly lost hands at `stamp_s`; hands with non-finite values go."""
-        hands = [hand for hand in hands if _is_finite(hand)]
+        """Tracked, coasting and newly lost hands at `stamp_s`."""
         lost: list[Hand] = []
         if self._stamp_s is not None and not (0 <= stamp_s - self._stamp_s <= self.config.coast_s):
             lost = self.reset()
@@ -255,8 +254,3 @@ def _shape(hand: Hand) -> FloatArray:
 def _extent_px(hand: Hand) -> float:
     x_low, y_low, x_high, y_high = hand.box_xyxy_px.tolist()
     return float(max(x_high - x_low, y_high - y_low))
-
-
-def _is_finite(hand: Hand) -> bool:
-    values = (hand.joints_m, hand.vertices_m, hand.translation_m, hand.joints_px, hand.box_xyxy_px)
-    return math.isfinite(sum(float(value.sum()) for value in values))  # as its terms are

@@ -1,23 +1,18 @@
-"""Weights on disk: find them by name, verify them, load them, write them.
+"""Weights on disk: find them by name and verify them.
 
 A weights folder holds `config.json`, `model.safetensors`, `README.md` (the model card) and
-`SHA256SUMS` in the format of sha256sum(1); exported graphs may stand beside them. Finding and
-verifying need no torch, so that a robot with exported graphs can do both.
+`SHA256SUMS` in the format of sha256sum(1); exported graphs may stand beside them. All this
+needs no torch, so that a robot with exported graphs can do it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from handos_model.config import HandOSConfig
 from handos_model.errors import UserError
-
-if TYPE_CHECKING:
-    from handos_model.hand.model import HandModel
-    from handos_model.network.handos import HandOS
+from handos_model.hand.model import HandModel
 
 CONFIG, WEIGHTS, CARD, CHECKSUMS = 'config.json', 'model.safetensors', 'README.md', 'SHA256SUMS'
 SHIPPED = ('*.json', '*.onnx', '*.safetensors', '*.jpg', CARD, CHECKSUMS)  # of a folder on the hub
@@ -97,53 +92,6 @@ def check_template(config: HandOSConfig, hand_model: HandModel) -> None:
             'MANO file that they were trained with (--mano FILE; the node: parameter mano), or '
             'none for weights of the embedded hand'
         )
-
-
-def load_network(
-    kind: type[HandOS], name: str | Path, hand_model: HandModel | None = None
-) -> HandOS:
-    """A verified HandOS in eval mode; see `HandOS.from_pretrained`."""
-    from safetensors.torch import load_file
-
-    from handos_model.hand.model import HandModel
-
-    folder = find_weights(name)
-    verify_checksums(folder)
-    config = load_config(folder)
-    hand_model = hand_model or HandModel.embedded()
-    check_template(config, hand_model)
-    network = kind.from_config(config, hand_model)
-    result = network.load_state_dict(load_file(folder / WEIGHTS), strict=False)
-    # A hub detector's weights stay with the hub; everything else must be there, and no more.
-    stays_away = config.detector.reference is not None
-    missing = [k for k in result.missing_keys if not (stays_away and k.startswith('detector.'))]
-    if missing or result.unexpected_keys:
-        raise UserError(
-            f'{folder / WEIGHTS} does not fit its config.json: missing {missing[:3]}, '
-            f'unexpected {result.unexpected_keys[:3]} (of {len(missing)} and '
-            f'{len(result.unexpected_keys)}); the two files are not of one training run'
-        )
-    return network.eval()
-
-
-def save_network(network: HandOS, folder: Path) -> None:
-    """Write config, weights and checksums; the detector's weights only where they are our own."""
-    import torch
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    own_detector = network.config.detector.reference is None
-    # Copies, because safetensors refuses tensors that share memory, as a detector's tied heads do.
-    tensors = {
-        key: value.clone(memory_format=torch.contiguous_format)
-        for key, value in network.state_dict().items()
-        if own_detector or not key.startswith('detector.')
-    }
-    partial = folder / f'.{WEIGHTS}.{os.getpid()}'
-    save_file(tensors, partial, metadata={'format': 'pt'})
-    partial.replace(folder / WEIGHTS)
-    (folder / CONFIG).write_text(network.config.to_json())
-    write_checksums(folder)
 
 
 def _download(hub_id: str) -> Path:

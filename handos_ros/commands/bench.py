@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json as json_format
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,17 +42,19 @@ def bench(
     everything = PipelineConfig(
         score_threshold=0.0, nms_threshold=1.0, duplicate_similarity=None, max_hands=hands
     )
-    hand_model = HandModel.of(mano)
-    pipeline = HandPipeline(weights, backend, everything, options, hand_model, Tracker())
+    pipeline = HandPipeline(weights, backend, everything, options, HandModel.of(mano))
+    tracker = Tracker()
     picture = _picture(image, size)
     height, width = picture.shape[:2]
     camera = Camera.uncalibrated(width, height)
     for _ in range(5):
-        pipeline(picture, camera, stamp_s=0.0)
+        pipeline(picture, camera)
     times = []
     for frame in range(frames):
-        pipeline(picture, camera, stamp_s=(frame + 1) / 30)
-        times.append(pipeline.times)
+        found = pipeline(picture, camera)
+        began_s = time.perf_counter()
+        tracker.update(found, frame / 30)
+        times.append(replace(pipeline.times, track=time.perf_counter() - began_s))
     result = {
         'weights': weights,
         'backend': pipeline.backend,

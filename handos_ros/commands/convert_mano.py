@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from handos_model.errors import UserError
-from handos_model.hand.mano import hand_model_from_mano, save_mano
+from handos_model.hand.mano import save_mano
 from handos_model.hand.mano_pickle import read_mano
+from handos_model.hand.model import HandModel
 
 
 def convert_mano(
@@ -20,6 +21,6 @@ def convert_mano(
     if out.suffix != '.safetensors':
         raise UserError(f'{out}: the converted file must end in .safetensors')
     arrays, source_sha256 = read_mano(source)
-    template_hash = hand_model_from_mano(arrays, source).template_hash
+    template_hash = HandModel.from_mano_arrays(arrays, source).template_hash
     save_mano(arrays, source_sha256, out)
     typer.echo(f'{out}: template {template_hash[:12]}')

@@ -17,16 +17,8 @@ def echo(
     count: Annotated[int, typer.Option(help='Stop after so many frames; 0 never stops.')] = 0,
 ) -> None:
     """Print the hands of every frame: side, id, score, and the middle knuckle's position."""
-    from handos_ros.runtime import (
-        ExternalShutdownException,
-        Node,
-        QoSProfile,
-        SingleThreadedExecutor,
-        init,
-        message_type,
-        ok,
-        try_shutdown,
-    )
+    from handos_ros.runtime import Node, QoSProfile, init, message_type, ok
+    from handos_ros.runtime.serving import serving
 
     init(args=None)
     node = Node('handos_echo')
@@ -43,17 +35,9 @@ def echo(
     node.create_subscription(
         message_type('handos/msg/HandMeshArray'), topic, on_hands, QoSProfile(depth=10)
     )
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
+    with serving(node) as executor:
         while ok() and (count == 0 or printed < count):
             executor.spin_once(timeout_sec=1.0)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        try_shutdown()
 
 
 def describe(message: Any, frames_hz: float, age_s: float) -> str:

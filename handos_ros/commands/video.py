@@ -44,14 +44,15 @@ def video(
         source = stack.enter_context(VideoSource(file))
         camera = read_camera_file(camera_info) if camera_info else source.guessed_camera()
         config = PipelineConfig(score_threshold=score, max_hands=max_hands)
+        pipeline = HandPipeline(weights, backend, config, hand_model=HandModel.of(mano))
         tracker = Tracker() if track else None
-        hand_model = HandModel.of(mano)
-        pipeline = HandPipeline(weights, backend, config, None, hand_model, tracker)
         lines = stack.enter_context(json.open('w')) if json else None
         writer = stack.enter_context(VideoSink(overlay, source)) if overlay else None
         number = seen = 0
         for number, (picture, time_s) in enumerate(source.frames(max_frames), start=1):
-            hands = pipeline(picture, camera, stamp_s=time_s)
+            hands = pipeline(picture, camera)
+            if tracker:
+                hands = tracker.update(hands, time_s)
             present = [hand for hand in hands if hand.state is not TrackState.LOST]
             seen += bool(present)
             if lines:

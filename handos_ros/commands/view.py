@@ -80,16 +80,14 @@ def _watch(viewer: HandViewer, hands: str, image: str, camera_info: str) -> None
     """Show live topics; the newest frame wins."""
     from handos_ros.runtime import (
         DurabilityPolicy,
-        ExternalShutdownException,
         Node,
         QoSProfile,
         ReliabilityPolicy,
-        SingleThreadedExecutor,
         init,
         message_type,
         ok,
-        try_shutdown,
     )
+    from handos_ros.runtime.serving import serving
 
     init(args=None)
     node = Node('handos_view')
@@ -112,16 +110,8 @@ def _watch(viewer: HandViewer, hands: str, image: str, camera_info: str) -> None
          assembler.add_camera_info, sensor),
     ):  # fmt: skip
         node.create_subscription(message_type(type_name), topic, callback, qos)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
+    with serving(node) as executor:
         while ok():
             executor.spin_once(timeout_sec=0.2)
             if newest:
                 viewer.show(assembler.assemble(newest.pop(), node.get_clock().now().nanoseconds))
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        try_shutdown()

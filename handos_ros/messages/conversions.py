@@ -23,9 +23,9 @@ from handos_model.types import (
     Hand,
     ImageArray,
 )
-from handos_ros.images import compressed as compressed_images
-from handos_ros.images import encodings as image_encodings
+from handos_ros.images import compressed, encodings
 from handos_ros.images.encodings import ImageError
+from handos_ros.messages.stamped import Stamped
 
 MessageTypes = Callable[[str], Any]  # 'package/msg/Name' -> class
 UNKNOWN_ROTATION_VARIANCE_RAD2 = np.pi**2
@@ -46,23 +46,22 @@ class CameraInfoError(ValueError):
 class Limits:
     """Sizes above which an image is refused."""
 
-    max_pixels: int = image_encodings.MAX_PIXELS
-    max_compressed_bytes: int = compressed_images.MAX_COMPRESSED_BYTES
+    max_pixels: int = encodings.MAX_PIXELS
+    max_compressed_bytes: int = compressed.MAX_COMPRESSED_BYTES
 
 
-def stamp_ns(message: Any) -> int:
+def stamp_ns(message: Stamped) -> int:
     """Header stamp in nanoseconds."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
 
 
 def image_to_rgb(message: Any, limits: Limits) -> ImageArray:
     """sensor_msgs/Image or CompressedImage -> [H,W,3] uint8 RGB. Raises ImageError."""
     if hasattr(message, 'format'):
-        return compressed_images.decode_compressed_rgb(
+        return compressed.decode_compressed_rgb(
             message.data, max_pixels=limits.max_pixels, max_bytes=limits.max_compressed_bytes
         )
-    return image_encodings.decode_rgb(**_layout(message), max_pixels=limits.max_pixels)
+    return encodings.decode_rgb(**_layout(message), max_pixels=limits.max_pixels)
 
 
 def depth_to_m(message: Any, shape: tuple[int, int], limits: Limits) -> FloatArray:
@@ -75,7 +74,7 @@ def depth_to_m(message: Any, shape: tuple[int, int], limits: Limits) -> FloatArr
             f'depth is {message.width}x{message.height} but the image is {shape[1]}x{shape[0]}: '
             'subscribe to the depth that is aligned to the colour image'
         )
-    return image_encodings.decode_depth_m(**_layout(message), max_pixels=limits.max_pixels)
+    return encodings.decode_depth_m(**_layout(message), max_pixels=limits.max_pixels)
 
 
 def camera_from_info(message: Any, shape: tuple[int, int]) -> Camera:
@@ -87,7 +86,7 @@ def camera_from_info(message: Any, shape: tuple[int, int]) -> Camera:
     focal_px, centre_px = k[[0, 4]], k[[2, 5]]
     if not ((focal_px >= 1) & (focal_px < LARGEST_PX) & (np.abs(centre_px) < LARGEST_PX)).all():
         raise CameraInfoError(
-            'camera_info is not calibrated (its K is zero or no numbers of a camera): run '
+            'camera_info is not calibrated (its K is zero, NaN or that of no camera): run '
             'camera_calibration and give the result to the camera driver'
         )
     model, distortion = _distortion(message)
@@ -271,8 +270,8 @@ def _distortion(message: Any) -> tuple[DistortionModel, FloatArray]:
         )
     if len(distortion) not in DISTORTION_LENGTHS[model] or not np.isfinite(distortion).all():
         raise CameraInfoError(
-            f'camera_info has {len(distortion)} distortion coefficients, or some that are no '
-            f'numbers; {model} has one of {DISTORTION_LENGTHS[model]}: calibrate again'
+            f'camera_info has {len(distortion)} distortion coefficients, or NaN '
+            f'among them; {model} has one of {DISTORTION_LENGTHS[model]}: calibrate again'
         )
     return model, distortion
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from handos_model.errors import UserError
-from handos_model.types import TrackState
 from handos_ros.messages import conversions
-from handos_ros.messages.markers import HandMarkers
 from handos_ros.node.diagnostics import Statistics
+from handos_ros.node.frame_messages import FrameMessages
 from handos_ros.node.parameters import Settings
 from handos_ros.node.perception import Perception
 from handos_ros.node.processing import DepthBuffer, Frame, FrameProcessor, Result, StampGuard
@@ -92,7 +91,7 @@ class BagProcessor:
         self._statistics = Statistics()
         self._depths = DepthBuffer(wait_s=0.0)
         self._process = FrameProcessor(settings, self._statistics, self._depths)
-        self._markers = HandMarkers(perception.triangles, settings.marker_lifetime_s)
+        self._make = FrameMessages(messages, settings.marker_lifetime_s)
         self._stamps = StampGuard()
         self._camera_info: Any = None
         self._waiting: BagMessage | None = None  # an image whose depth may still come
@@ -106,7 +105,8 @@ class BagProcessor:
         topology_written = False
         for done, message in enumerate(reader.messages(), 1):
             if not topology_written:
-                self._write_topology(message.time_ns)
+                topology = self._messages.serialize(self._make.topology(self._perception))
+                self._writer.write(TOPOLOGY, message.time_ns, topology)
                 topology_written = True
             if message.topic not in OWN_TOPICS:  # hands of an earlier run are replaced
                 self._writer.write(message.topic, message.time_ns, message.raw)
@@ -121,16 +121,6 @@ class BagProcessor:
             self._writer.add_topic(TF, TF_TYPE)
         if self._with_markers:
             self._writer.add_topic(MARKERS, MARKERS_TYPE)
-
-    def _write_topology(self, time_ns: int) -> None:
-        perception = self._perception
-        topology = conversions.topology_to_message(
-            self._messages,
-            perception.triangles,
-            model=perception.model,
-            template_hash=perception.template_hash,
-        )
-        self._writer.write(TOPOLOGY, time_ns, self._messages.serialize(topology))
 
     def _take(self, message: BagMessage) -> None:
         if message.topic == self._camera.image:
@@ -178,25 +168,17 @@ class BagProcessor:
         self.report.problems[text] = self.report.problems.get(text, 0) + 1
 
     def _write(self, result: Result, time_ns: int) -> None:
-        header, hands = result.header, result.hands
-        seen = [hand for hand in hands if hand.state != TrackState.LOST]
-        self.report.hands += len(seen)
-        message = conversions.hands_to_message(
-            self._messages,
-            header,
-            hands,
-            model=self._perception.model,
-            template_hash=self._perception.template_hash,
-            with_vertices=self._settings.publish_vertices,
-            thetas=[self._perception.theta(hand) for hand in hands]
-            if self._settings.publish_theta
-            else None,
+        settings, perception, make = self._settings, self._perception, self._make
+        self.report.hands += len(result.seen)
+        hands = make.hands(
+            result,
+            perception,
+            with_vertices=settings.publish_vertices,
+            with_theta=settings.publish_theta,
         )
-        self._writer.write(HANDS, time_ns, self._messages.serialize(message))
-        if self._settings.publish_tf and seen:
-            transforms = conversions.transforms_to_message(self._messages, header, seen)
+        self._writer.write(HANDS, time_ns, self._messages.serialize(hands))
+        if settings.publish_tf and result.seen:
+            transforms = make.transforms(result)
             self._writer.write(TF, time_ns, self._messages.serialize(transforms))
         if self._with_markers:
-            stamp = (header.stamp.sec, header.stamp.nanosec)
-            raw = self._markers.serialize(stamp, header.frame_id, hands)
-            self._writer.write(MARKERS, time_ns, raw)
+            self._writer.write(MARKERS, time_ns, make.markers(result, perception))

@@ -29,8 +29,13 @@ class Remedy(Enum):
 class DeafReader:
     """Watches one large topic; `pulse` is a small one of the same source that still arrives."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        remedies: tuple[Remedy, ...] = tuple(Remedy),
+    ) -> None:
         self._clock = clock
+        self._remedies = remedies
         self.made_anew = dict.fromkeys(Remedy, 0)
         self.heard()
 
@@ -63,8 +68,8 @@ class DeafReader:
         now_s = self._clock()
         if not self.deaf or now_s < self._next_try_s:
             return None
-        round_, step = divmod(self._tries, len(Remedy))
-        remedy = list(Remedy)[step]
+        round_, step = divmod(self._tries, len(self._remedies))
+        remedy = self._remedies[step]
         self._tries += 1
         self._next_try_s = now_s + min(PATIENCE_S * 2**round_, LONGEST_PATIENCE_S)
         self.made_anew[remedy] += 1

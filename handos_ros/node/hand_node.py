@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from handos_model.errors import UserError
+from handos_model.tracking.tracker import Tracker
 from handos_ros.messages import conversions
 from handos_ros.node import parameters
 from handos_ros.node.deaf_reader import DeafReader, Remedy
@@ -21,6 +22,7 @@ from handos_ros.node.diagnostics import (
     diagnose,
     statuses_to_message,
 )
+from handos_ros.node.intake import Intake
 from handos_ros.node.outputs import HandPublishers
 from handos_ros.node.perception import Perception, PerceptionFactory
 from handos_ros.node.processing import DepthBuffer, Frame, FrameProcessor, Result, StampGuard
@@ -32,11 +34,8 @@ from handos_ros.runtime import (
     LifecycleNode,
     LifecycleState,
     Parameter,
-    QoSOverridingOptions,
     QoSProfile,
-    ReliabilityPolicy,
     SingleThreadedExecutor,
-    SubscriptionEventCallbacks,
     TransitionCallbackReturn,
     init,
     message_type,
@@ -65,12 +64,14 @@ class HandNode(LifecycleNode):
         *,
         statistics: Statistics | None = None,
         image_reader: DeafReader | None = None,
+        tracker: Tracker | None = None,
         **options: Any,
     ) -> None:
         super().__init__('handos', **options)
         self._factory = factory
         self._statistics = statistics or Statistics()
         self._image_reader = image_reader or DeafReader()
+        self._tracker = tracker or Tracker()
         self.wants_participant = False
         self._stamps = StampGuard()
         self._depths = DepthBuffer()
@@ -80,10 +81,9 @@ class HandNode(LifecycleNode):
         self._outputs: Any = None
         self._processor: Any = None
         # While active:
-        self._image_subscription: Any = None
-        self._clears_jam = False  # that subscription is reliable, for as long as it is deaf
-        self._flow: list[Any] = []  # every other subscription
-        self._qos_mismatch = False
+        self._images: Intake | None = None
+        self._depth_images: Intake | None = None
+        self._flow: list[Intake] = []  # every subscription
         self._topology_sent = False
         self.add_on_set_parameters_callback(self._check_parameters)
         parameters.declare(self, message_type)
@@ -103,6 +103,7 @@ class HandNode(LifecycleNode):
             'factory': once(perception, self._factory) if perception else self._factory,
             'statistics': self._statistics,
             'image_reader': self._image_reader,
+            'tracker': self._tracker,
             'parameter_overrides': [self.get_parameter(p.name) for p in parameters.PARAMETERS],
         }
 
@@ -119,7 +120,9 @@ class HandNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._depths = DepthBuffer()
         self._outputs = HandPublishers(self, self._settings.marker_lifetime_s)
-        self._processor = FrameProcessor(self._settings, self._statistics, self._depths)
+        self._processor = FrameProcessor(
+            self._settings, self._statistics, self._depths, self._tracker
+        )
         self._worker = Worker(
             load=self._load,
             process=self._processor,
@@ -132,14 +135,20 @@ class HandNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stamps = StampGuard()
         self._topology_sent = False
-        self._qos_mismatch = False
-        self._image_reader.begin()
-        self._subscribe_to_images()
+        topic, image_type = IMAGE_TYPES[self._settings.image_transport]
+        self._images = Intake(
+            self, topic, image_type, self._on_image, self._image_reader, self._on_message_lost
+        )
         self._flow = [
-            self._subscribe('camera_info', 'sensor_msgs/msg/CameraInfo', self._on_camera_info)
+            self._images,
+            Intake(self, 'camera_info', 'sensor_msgs/msg/CameraInfo', self._on_camera_info),
         ]
         if self._settings.use_depth:
-            self._flow.append(self._subscribe('depth', 'sensor_msgs/msg/Image', self._depths.add))
+            reader = DeafReader(remedies=(Remedy.SUBSCRIPTION,))
+            self._depth_images = Intake(
+                self, 'depth', 'sensor_msgs/msg/Image', self._depths.add, reader
+            )
+            self._flow.append(self._depth_images)
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -174,7 +183,8 @@ class HandNode(LifecycleNode):
     def _on_image(self, message: Any) -> None:
         statistics = self._statistics
         statistics.frame_received()
-        self._image_reader.heard()
+        if self._depth_images is not None:
+            self._depth_images.reader.pulse()
         now_ns = self.get_clock().now().nanoseconds
         stamp_ns = conversions.stamp_ns(message)
         problem = self._stamps.problem(stamp_ns, now_ns)
@@ -211,8 +221,7 @@ class HandNode(LifecycleNode):
         if self._worker is None:
             return
         self._worker.watch()
-        if self._flow:
-            self._watch_reader()
+        self._watch_readers()
         perception = self._worker.backend
         if not self._flow or perception is None:
             return
@@ -225,32 +234,18 @@ class HandNode(LifecycleNode):
             if lost is not None:
                 self._outputs.publish(lost, perception)
 
-    def _watch_reader(self) -> None:
-        """Make anew what has gone deaf; a remedy is undone once images arrive."""
-        reader = self._image_reader
-        if self._clears_jam and not reader.tried:
-            self._subscribe_to_images()
-        if not reader.deaf:
-            return
-        _, image_type = IMAGE_TYPES[self._settings.image_transport]
-        topic = self._image_subscription.topic_name
-        offered = [
-            endpoint.qos_profile.reliability
-            for endpoint in self.get_publishers_info_by_topic(topic)
-            if endpoint.topic_type == image_type
-        ]
-        remedy = reader.next_remedy() if offered and not self._qos_mismatch else None
-        if remedy is None:
-            return
-        self.get_logger().warning(
-            f'{topic} is published and camera_info arrives, but no image does: '
-            f'the {remedy.value} is made anew'
-        )
-        if remedy == Remedy.SUBSCRIPTION:
-            self._subscribe_to_images(reliably=ReliabilityPolicy.RELIABLE in offered)
-        else:
-            self.wants_participant = True
-        self._publish_diagnostics()
+    def _watch_readers(self) -> None:
+        """Make anew what has gone deaf, and say so."""
+        for intake in (self._images, self._depth_images):
+            remedy = intake.watch() if intake is not None else None
+            if intake is None or remedy is None:
+                continue
+            self.get_logger().warning(
+                f'{intake.topic_name} is published and what belongs to it arrives, but it does '
+                f'not: the {remedy.value} is made anew'
+            )
+            self.wants_participant |= remedy == Remedy.PARTICIPANT
+            self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:
         statuses = diagnose(self._statistics, self._input_state(), self._backend_state())
@@ -273,55 +268,22 @@ class HandNode(LifecycleNode):
     def _input_state(self) -> InputState:
         _, wanted_type = IMAGE_TYPES[self._settings.image_transport]
         topic, offered = 'image', []
-        if self._flow:
-            topic = self._image_subscription.topic_name
+        images, reader = self._images, self._image_reader
+        if images is not None:
+            topic = images.topic_name
             if self._statistics.silence_s() > self._settings.stale_after_s:
-                offered = self.get_publishers_info_by_topic(topic)
+                offered = images.publishers()
         return InputState(
             topic=topic,
-            active=bool(self._flow),
+            active=images is not None,
             publishers=len(offered),
-            qos_mismatch=self._qos_mismatch,
+            qos_mismatch=images is not None and images.qos_mismatch,
             offered_types=tuple(sorted({endpoint.topic_type for endpoint in offered})),
             wanted_type=wanted_type,
             stale_after_s=self._settings.stale_after_s,
-            deaf=bool(self._flow) and self._image_reader.deaf and self._image_reader.tried,
-            made_anew={
-                remedy.value: count for remedy, count in self._image_reader.made_anew.items()
-            },
+            deaf=images is not None and reader.deaf and reader.tried,
+            made_anew={remedy.value: count for remedy, count in reader.made_anew.items()},
         )
-
-    def _subscribe_to_images(self, *, reliably: bool = False) -> None:
-        """In place of the subscription there may be; `reliably` clears a jam of torn images."""
-        if self._image_subscription is not None:
-            self.destroy_subscription(self._image_subscription)
-        topic, image_type = IMAGE_TYPES[self._settings.image_transport]
-        self._clears_jam = reliably
-        self._image_subscription = self._subscribe(topic, image_type, self._on_image, reliably)
-
-    def _subscribe(
-        self,
-        topic: str,
-        type_name: str,
-        callback: Callable[[Any], None],
-        reliably: bool = False,
-    ) -> Any:
-        on_lost = self._on_message_lost if callback == self._on_image else None
-        reliability = ReliabilityPolicy.RELIABLE if reliably else ReliabilityPolicy.BEST_EFFORT
-        overriding = None if reliably else QoSOverridingOptions.with_default_policies()
-        return self.create_subscription(
-            message_type(type_name),
-            topic,
-            callback,
-            QoSProfile(depth=1, reliability=reliability),
-            event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=self._on_qos_mismatch, message_lost=on_lost
-            ),
-            qos_overriding_options=overriding,
-        )
-
-    def _on_qos_mismatch(self, event: Any) -> None:
-        self._qos_mismatch = True
 
     def _on_message_lost(self, event: Any) -> None:
         self._statistics.frames_lost(event.total_count_change)
@@ -340,11 +302,9 @@ class HandNode(LifecycleNode):
         return result(successful=not problems, reason='; '.join(problems))
 
     def _stop_flow(self) -> None:
-        if self._image_subscription is not None:
-            self.destroy_subscription(self._image_subscription)
-            self._image_subscription = None
-        for subscription in self._flow:
-            self.destroy_subscription(subscription)
+        for intake in self._flow:
+            intake.destroy()
+        self._images = self._depth_images = None
         self._flow = []
         self._camera_info = None
         if self._worker is not None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from handos_model.draw import draw_hands
-from handos_model.types import TrackState
-from handos_ros.messages import conversions
-from handos_ros.messages.markers import HandMarkers
+from handos_ros.node.frame_messages import FrameMessages
 from handos_ros.node.perception import Perception
 from handos_ros.node.processing import Result
 from handos_ros.runtime import DurabilityPolicy, QoSOverridingOptions, QoSProfile, message_type
+
+if TYPE_CHECKING:  # the embedded runtime's types stand for both
+    from handos_ros.runtime.embedded.lifecycle import LifecycleNode, LifecyclePublisher
 
 # output -> topic, type, depth
 TOPICS = {
@@ -27,12 +27,11 @@ TOPOLOGY = ('~/topology', 'handos/msg/HandTopology')
 class HandPublishers:
     """Publishers of a configured node."""
 
-    def __init__(self, node: Any, marker_lifetime_s: float) -> None:
+    def __init__(self, node: LifecycleNode, marker_lifetime_s: float) -> None:
         self._node = node
-        self._marker_lifetime_s = marker_lifetime_s
-        self._markers: HandMarkers | None = None
+        self._messages = FrameMessages(message_type, marker_lifetime_s)
         self._lock = threading.Lock()
-        self._publishers: dict[str, Any] = {}
+        self._publishers: dict[str, LifecyclePublisher] = {}
         overriding = QoSOverridingOptions.with_default_policies()
         for name, (topic, type_name, depth) in TOPICS.items():
             try:
@@ -53,50 +52,28 @@ class HandPublishers:
         return any(self._wanted(name) for name in self._publishers)
 
     def publish_topology(self, perception: Perception) -> None:
-        self._topology.publish(
-            conversions.topology_to_message(
-                message_type,
-                perception.triangles,
-                model=perception.model,
-                template_hash=perception.template_hash,
-            )
-        )
+        self._topology.publish(self._messages.topology(perception))
 
     def publish(self, result: Result, perception: Perception) -> None:
         """Send a frame's hands on every topic that somebody subscribes to."""
-        header, hands = result.header, result.hands
-        seen = [hand for hand in hands if hand.state != TrackState.LOST]
+        messages = self._messages
         with self._lock:
             if self._wanted('hands'):
-                thetas = None
-                if self._parameter('publish_theta'):
-                    thetas = [perception.theta(hand) for hand in hands]
-                message = conversions.hands_to_message(
-                    message_type,
-                    header,
-                    hands,
-                    model=perception.model,
-                    template_hash=perception.template_hash,
+                message = messages.hands(
+                    result,
+                    perception,
                     with_vertices=self._parameter('publish_vertices'),
-                    thetas=thetas,
+                    with_theta=self._parameter('publish_theta'),
                 )
                 self._send('hands', message)
             if self._wanted('markers'):
-                stamp = (header.stamp.sec, header.stamp.nanosec)
-                self._markers = self._markers or HandMarkers(
-                    perception.triangles, self._marker_lifetime_s
-                )
-                self._send('markers', self._markers.serialize(stamp, header.frame_id, hands))
-            if self._wanted('transforms') and seen:
-                message = conversions.transforms_to_message(message_type, header, seen)
-                self._send('transforms', message)
+                self._send('markers', messages.markers(result, perception))
+            if self._wanted('transforms') and result.seen:
+                self._send('transforms', messages.transforms(result))
             if self._wanted('detections'):
-                message = conversions.detections_to_message(message_type, header, seen)
-                self._send('detections', message)
+                self._send('detections', messages.detections(result))
             if self._wanted('overlay'):
-                drawn = draw_hands(result.image_rgb, seen, result.camera, perception.triangles)
-                message = conversions.rgb_to_image_message(message_type, header, drawn)
-                self._send('overlay', message)
+                self._send('overlay', messages.overlay(result, perception))
 
     def destroy(self) -> None:
         for publisher in [*self._publishers.values(), self._topology]:

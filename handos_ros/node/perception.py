@@ -13,7 +13,7 @@ from handos_ros.node.parameters import Settings
 
 
 class Perception(Protocol):
-    """Images to hands over time; one thread calls it."""
+    """Images to hands, each by itself; one thread calls it."""
 
     model: str  # name of the weights
     template_hash: str
@@ -24,18 +24,19 @@ class Perception(Protocol):
         """What runs the weights now, and why it was chosen; TensorRT takes over while serving."""
         ...
 
+    @property
+    def not_finite(self) -> int:
+        """Hands of the last image that were left out, because the network returned NaN."""
+        ...
+
     def __call__(
-        self, image_rgb: ImageArray, camera: Camera, stamp_s: float, depth_m: FloatArray | None
+        self, image_rgb: ImageArray, camera: Camera, depth_m: FloatArray | None
     ) -> list[Hand]:
-        """Hands of one image [H,W,3]; a lost one is said once with state LOST."""
+        """Hands of one image [H,W,3], every number of them finite."""
         ...
 
     def theta(self, hand: Hand) -> FloatArray:
         """MANO pose [48] of a hand, radians, fitted to its mesh."""
-        ...
-
-    def reset(self) -> None:
-        """Forget every track: the next image has nothing to do with the last one."""
         ...
 
 
@@ -51,12 +52,10 @@ class PipelinePerception:
         from handos_model.hand.kinematics import PoseFitter
         from handos_model.hand.model import HandModel
         from handos_model.pipeline import HandPipeline, PipelineConfig
-        from handos_model.tracking.tracker import Tracker
 
         report(f'loading {settings.model}')
         hand_model = HandModel.of(settings.mano)
         self._fitter = PoseFitter(hand_model)
-        self._tracker = Tracker() if settings.track else None
         self._pipeline = HandPipeline(
             settings.model,
             settings.backend,
@@ -67,7 +66,6 @@ class PipelinePerception:
             ),
             EngineOptions(max_hands=settings.max_hands),
             hand_model,
-            self._tracker,
         )
         self.model = settings.model
         self.template_hash = hand_model.template_hash
@@ -77,14 +75,14 @@ class PipelinePerception:
     def backend(self) -> str:
         return f'{self._pipeline.backend} ({self._pipeline.backend_reason})'
 
+    @property
+    def not_finite(self) -> int:
+        return self._pipeline.not_finite
+
     def __call__(
-        self, image_rgb: ImageArray, camera: Camera, stamp_s: float, depth_m: FloatArray | None
+        self, image_rgb: ImageArray, camera: Camera, depth_m: FloatArray | None
     ) -> list[Hand]:
-        return self._pipeline(image_rgb, camera, depth_m, stamp_s)
+        return self._pipeline(image_rgb, camera, depth_m)
 
     def theta(self, hand: Hand) -> FloatArray:
         return self._fitter(hand.vertices_m, hand.is_left).theta.reshape(-1)
-
-    def reset(self) -> None:
-        if self._tracker is not None:
-            self._tracker.reset()

@@ -1,20 +1,19 @@
-"""One frame from its messages to hands: checks, conversion, the model, more checks."""
+"""One frame from its messages to hands over time: checks, conversion, the model, the tracks."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
+from handos_model.tracking.tracker import Tracker
 from handos_model.types import Camera, FloatArray, Hand, ImageArray, TrackState
 from handos_ros.images.encodings import ImageError
 from handos_ros.messages import conversions
 from handos_ros.messages.conversions import CameraInfoError
+from handos_ros.messages.stamped import Header, Stamped
 from handos_ros.node.diagnostics import Statistics
 from handos_ros.node.parameters import Settings
 from handos_ros.node.perception import Perception
@@ -22,23 +21,13 @@ from handos_ros.node.perception import Perception
 FUTURE_TOLERANCE_NS = 10**9
 DEPTH_WAIT_S = 0.05  # depth may come a little later than its image
 DEPTH_KEPT = 8
-HAND_ARRAYS = (
-    'box_xyxy_px',
-    'joints_px',
-    'joint_confidence',
-    'joints_m',
-    'vertices_m',
-    'wrist_rotation',
-    'translation_m',
-    'translation_covariance_m2',
-)
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
     """An image message and what belongs to it."""
 
-    image: Any
+    image: Stamped
     camera_info: Any  # None before the first one
     stamp_ns: int
     received_at_s: float  # monotonic clock
@@ -48,12 +37,17 @@ class Frame:
 class Result:
     """Hands of one frame, ready to be published."""
 
-    header: Any
+    header: Header
     hands: list[Hand]
     image_rgb: ImageArray
     camera: Camera
     received_at_s: float  # monotonic clock
     stages_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> list[Hand]:
+        """All but those that are said lost."""
+        return [hand for hand in self.hands if hand.state != TrackState.LOST]
 
 
 class StampGuard:
@@ -93,15 +87,15 @@ class DepthBuffer:
 
     def __init__(self, wait_s: float = DEPTH_WAIT_S) -> None:
         self._wait_s = wait_s
-        self._messages: deque[Any] = deque(maxlen=DEPTH_KEPT)
+        self._messages: deque[Stamped] = deque(maxlen=DEPTH_KEPT)
         self._condition = threading.Condition()
 
-    def add(self, message: Any) -> None:
+    def add(self, message: Stamped) -> None:
         with self._condition:
             self._messages.append(message)
             self._condition.notify_all()
 
-    def find(self, stamp_ns: int, tolerance_s: float) -> Any:
+    def find(self, stamp_ns: int, tolerance_s: float) -> Stamped | None:
         """The nearest message within the tolerance, waited for shortly; None if there is none."""
         deadline_s = time.monotonic() + self._wait_s
         with self._condition:
@@ -120,35 +114,44 @@ class DepthBuffer:
 
 
 class FrameProcessor:
-    """Turns frames into results; a frame that cannot be used is counted and named."""
+    """Turns frames into results; a frame that cannot be used is counted and named.
 
-    def __init__(self, settings: Settings, statistics: Statistics, depths: DepthBuffer) -> None:
+    The tracks are here and nowhere else: they outlive a perception that fails and is built anew,
+    so that ids are never used again, and every hand that was said is said lost. A `tracker` that
+    has followed hands already is gone on with.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        statistics: Statistics,
+        depths: DepthBuffer,
+        tracker: Tracker | None = None,
+    ) -> None:
         self._settings = settings
         self._statistics = statistics
         self._depths = depths
+        self._tracker = (tracker or Tracker()) if settings.track else None
         self._forget_tracks = threading.Event()
-        self._perception: Perception | None = None
-        self._first_id = 0  # of this perception
-        self._next_id = 0
-        self._last: Result | None = None  # its hands are those that have not been said lost
+        self._perception: Perception | None = None  # that of the newest frame
+        self._last: Result | None = None
 
     def forget_tracks(self) -> None:
         """Begin anew with the next frame; called by any thread."""
         self._forget_tracks.set()
 
     def lose_all(self) -> Result | None:
-        """The hands of the last frame, said lost; None where there are none.
+        """All tracked hands, said lost at the last frame; None where there are none.
 
         To be called while no frame is processed.
         """
-        last, self._last = self._last, None
-        self.forget_tracks()
-        if last is None or not last.hands:
+        if self._tracker is None or self._last is None:
             return None
-        return replace(last, hands=[replace(hand, state=TrackState.LOST) for hand in last.hands])
+        lost = self._tracker.reset()
+        return replace(self._last, hands=lost) if lost else None
 
     def __call__(self, perception: Perception, frame: Frame) -> Result | None:
-        """The hands of a frame, or None where its image is refused."""
+        """The hands of a frame; None where its image is refused, or it took too long."""
         started_s = time.monotonic()
         try:
             image_rgb = conversions.image_to_rgb(frame.image, self._settings.limits)
@@ -160,54 +163,35 @@ class FrameProcessor:
         camera = self._camera(frame.camera_info, shape)
         depth_m = self._depth(frame.stamp_ns, shape) if self._settings.use_depth else None
         converted_s = time.monotonic()
-        if self._forget_tracks.is_set():
-            self._forget_tracks.clear()
-            perception.reset()
-        hands = perception(image_rgb, camera, frame.stamp_ns / 1e9, depth_m)
-        hands = self._never_reuse_ids(perception, hands)
-        finite = finite_hands(hands)
-        if len(finite) < len(hands):
+        self._perception = perception
+        hands = perception(image_rgb, camera, depth_m)
+        if perception is not self._perception:  # it hung, and another has taken its place
+            return None
+        if perception.not_finite:
             self._statistics.problem(
                 'backend',
-                'the network returned values that are no numbers (NaN): these hands are left out. '
-                'Use another backend or a higher precision',
+                'the network returned NaN: these hands are left out. Use another backend or a '
+                'higher precision',
             )
+        hands = self._track(hands, frame.stamp_ns / 1e9)
         stages_s = {
             'waiting': started_s - frame.received_at_s,
             'converting': converted_s - started_s,
             'inferring': time.monotonic() - converted_s,
         }
-        lost = self._newly_lost(hands)
-        result = Result(
-            frame.image.header,
-            [*finite, *lost],
-            image_rgb,
-            camera,
-            frame.received_at_s,
-            stages_s,
-        )
-        tracked = [hand for hand in finite if hand.id >= 0 and hand.state != TrackState.LOST]
-        self._last = replace(result, hands=tracked)
-        return result
+        header = frame.image.header
+        self._last = Result(header, hands, image_rgb, camera, frame.received_at_s, stages_s)
+        return self._last
 
-    def _never_reuse_ids(self, perception: Perception, hands: list[Hand]) -> list[Hand]:
-        """Ids go on where those of the perception before this one ended."""
-        if perception is not self._perception:
-            self._perception = perception
-            self._first_id = self._next_id
-        if self._first_id:
-            hands = [
-                replace(hand, id=hand.id + self._first_id) if hand.id >= 0 else hand
-                for hand in hands
-            ]
-        self._next_id = max([self._next_id, *(hand.id + 1 for hand in hands)])
-        return hands
-
-    def _newly_lost(self, hands: Sequence[Hand]) -> list[Hand]:
-        """Hands of the last frame that are gone without the tracker's word, as after a reset."""
-        ids = {hand.id for hand in hands}
-        before = self._last.hands if self._last else []
-        return [replace(hand, state=TrackState.LOST) for hand in before if hand.id not in ids]
+    def _track(self, hands: list[Hand], stamp_s: float) -> list[Hand]:
+        """The hands with their ids, and those that are lost since the last frame."""
+        if self._tracker is None:
+            return hands
+        lost: list[Hand] = []
+        if self._forget_tracks.is_set():
+            self._forget_tracks.clear()
+            lost = self._tracker.reset()
+        return self._tracker.update(hands, stamp_s) + lost
 
     def _camera(self, info: Any, shape: tuple[int, int]) -> Camera:
         height, width = shape
@@ -234,13 +218,3 @@ class FrameProcessor:
         except ImageError as error:
             self._statistics.problem('depth', str(error))
             return None
-
-
-def finite_hands(hands: Sequence[Hand]) -> list[Hand]:
-    """The hands whose every number is one."""
-    return [
-        hand
-        for hand in hands
-        if all(np.isfinite(getattr(hand, name)).all() for name in HAND_ARRAYS)
-        and np.isfinite([hand.score, hand.side_probability]).all()
-    ]

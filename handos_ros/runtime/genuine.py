@@ -1,4 +1,6 @@
-"""rclpy's own names, gathered from its modules."""
+"""rclpy's own names, gathered from its modules; `handos_ros.runtime` lists them."""
+
+# ruff: noqa: F401
 
 from __future__ import annotations
 
@@ -18,27 +20,6 @@ try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ModuleNotFoundError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
-
-__all__ = [
-    'DurabilityPolicy',
-    'ExternalShutdownException',
-    'InvalidParameterTypeException',
-    'InvalidParameterValueException',
-    'LifecycleNode',
-    'LifecycleState',
-    'Node',
-    'Parameter',
-    'QoSOverridingOptions',
-    'QoSProfile',
-    'ReliabilityPolicy',
-    'SingleThreadedExecutor',
-    'SubscriptionEventCallbacks',
-    'TransitionCallbackReturn',
-    'init',
-    'message_type',
-    'ok',
-    'try_shutdown',
-]
 
 
 def message_type(name: str) -> Any:

@@ -20,7 +20,7 @@ from handos_model.hand.model import HandModel
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.postprocess import hand_length
 from handos_model.preprocess import Letterbox
-from handos_model.types import ROOT_JOINT, Camera, Hand, ScaleSource, TrackState
+from handos_model.types import ROOT_JOINT, Camera, ScaleSource, TrackState
 
 HAND_MODEL = HandModel.embedded()
 NETWORK = HandOSConfig.nano()
@@ -189,13 +189,17 @@ def test_depth_gives_the_scale_and_narrows_the_ray() -> None:
     assert nothing.scale_source is ScaleSource.INTRINSICS
 
 
-def test_rows_that_are_not_finite_are_dropped() -> None:
+@pytest.mark.parametrize('part', [0, 1])
+def test_candidates_that_are_not_finite_are_dropped_and_counted(part: int) -> None:
     hands = two_hands()
-    hands[0] = (hands[0][0] * np.nan, hands[0][1], hands[0][2])
+    broken = list(hands[0])
+    broken[part] = broken[part] * np.nan
     played = Played(two_hands())
-    played.hands = hands
-    found = pipeline_of(played)(IMAGE, CAMERA)
-    assert [hand.side for hand in found] == ['left']
+    pipeline = pipeline_of(played)
+    assert len(pipeline(IMAGE, CAMERA)) == 2 and pipeline.not_finite == 0
+    played.hands = [tuple(broken), hands[1]]
+    assert [hand.side for hand in pipeline(IMAGE, CAMERA)] == ['left']
+    assert pipeline.not_finite == 1
 
 
 def test_hands_do_not_share_memory_with_the_engine_s_buffers() -> None:
@@ -206,22 +210,6 @@ def test_hands_do_not_share_memory_with_the_engine_s_buffers() -> None:
     played.hands[0] = (*posed(5), np.array([0.1, 0.1, 0.5]))
     pipeline(IMAGE, CAMERA)
     np.testing.assert_array_equal(first.joints_px, kept)
-
-
-def test_a_tracker_gets_hands_and_stamps() -> None:
-    class Recorder:
-        stamps: list[float] = []  # noqa: RUF012
-
-        def update(self, hands: list[Hand], stamp_s: float) -> list[Hand]:
-            self.stamps.append(stamp_s)
-            return hands[:1]
-
-    played = Played(two_hands())
-    pipeline = HandPipeline.of_engine(
-        played.engine(), NETWORK, PipelineConfig(), HAND_MODEL, Recorder()
-    )
-    assert len(pipeline(IMAGE, CAMERA, stamp_s=12.5)) == 1
-    assert Recorder.stamps == [12.5]
 
 
 def test_stage_times_add_up() -> None:

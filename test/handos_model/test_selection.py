@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from handos_model.selection import pairwise_iou, select_instances
+from handos_model.selection import select_instances
 
 
 def plain_selection(scores, boxes, score_threshold, nms_threshold, max_hands):
@@ -51,8 +51,3 @@ def test_nothing_above_the_threshold_is_an_empty_selection():
     chosen = select_instances(np.full(3, 0.05), np.full((3, 4), 0.5))
     assert chosen.shape == (0,) and chosen.dtype == np.int64
     assert select_instances(np.zeros(0), np.zeros((0, 4))).shape == (0,)
-
-
-def test_empty_boxes_overlap_nothing():
-    boxes = np.array([[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0], [0.5, 0.5, 0.2, 0.2]])
-    np.testing.assert_allclose(pairwise_iou(boxes, boxes), np.diag([0.0, 0.0, 1.0]))

@@ -53,12 +53,12 @@ class FakePerception:
     template_hash: str = 'abc'
     triangles: Any = field(default_factory=lambda: HAND_MODEL.faces)
     calls: int = 0
-    resets: int = 0
+    not_finite: int = 0
     cameras: list[Camera] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     depths: list[Any] = field(default_factory=list)
 
-    def __call__(self, image_rgb: Any, camera: Camera, stamp_s: float, depth_m: Any) -> list[Hand]:
+    def __call__(self, image_rgb: Any, camera: Camera, depth_m: Any) -> list[Hand]:
         self.calls += 1
         self.cameras = [*self.cameras[-100:], camera]
         self.shapes = [*self.shapes[-100:], image_rgb.shape]
@@ -68,9 +68,6 @@ class FakePerception:
 
     def theta(self, hand: Hand) -> Any:
         return np.arange(48) / 10
-
-    def reset(self) -> None:
-        self.resets += 1
 
 
 def sleeping(seconds: float) -> Callable[[], None]:

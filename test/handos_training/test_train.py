@@ -129,9 +129,10 @@ def test_feed_is_the_same_with_workers_and_split_over_processes(drawn_cache: Pat
     with_workers = list(batches(feed(4), 2, 5, num_workers=2))
     for step, (batch, _) in zip(range(2, 5), with_workers, strict=True):
         assert torch.equal(batch.images, whole[step].batch.images)
-        for hands, expected in zip(batch.hands, whole[step].batch.hands, strict=True):
-            assert torch.equal(hands.vertices_m, expected.vertices_m)
-            assert torch.equal(hands.is_left, expected.is_left)
+        expected = whole[step].batch
+        assert batch.counts == expected.counts
+        assert torch.equal(batch.hands.vertices_m, expected.hands.vertices_m)
+        assert torch.equal(batch.hands.is_left, expected.hands.is_left)
         halves = [feed(2, rank, 2)[step].batch for rank in (0, 1)]
         assert torch.equal(batch.images, torch.cat([half.images for half in halves]))
 
@@ -168,7 +169,7 @@ def test_non_finite_loss_names_the_sample(drawn_cache: Path, tmp_path: Path) -> 
     trainer = Trainer(config_of(drawn_cache, tmp_path))
     batch = next(iter(batches(_feed(trainer), 0, 1, 0))).batch
     batch.names = ['good', 'bad']
-    batch.hands[1].joints_px[0, 3] = float('nan')
+    batch.hands_of(1).joints_px[0, 3] = float('nan')
     before = [p.detach().clone() for p in trainer.bare_module.parameters()]
     with pytest.raises(UserError, match=r'joints_2d.*not finite in step 1; samples: bad\.'):
         trainer.train_step(batch)

@@ -132,14 +132,7 @@ class HeldOutSynth:
         return self.count
 
     def __getitem__(self, index: int) -> Sample:
-        batch = self.hands.batch(index).to('cpu')
-        return Sample(
-            batch.images[0],
-            batch.camera_matrices_px[0],
-            batch.hands[0],
-            batch.names[0],
-            bool(batch.all_hands_labelled[0]),
-        )
+        return self.hands.batch(index).to('cpu').sample(0)
 
     def sequence(self, index: int) -> str | None:
         """Images stand alone."""

@@ -28,7 +28,7 @@ from handos_training.checkpoint import CheckpointFolder, load_optimizer_state, o
 from handos_training.config import TrainConfig, load_config
 from handos_training.data.feed import batches, step_seed
 from handos_training.data.mix import CorruptSampleCounter
-from handos_training.data.sample import Batch
+from handos_training.data.sample import Batch, collate
 from handos_training.evaluation.in_training import Validator
 from handos_training.layout import use_fast_layout
 from handos_training.optim import (
@@ -249,14 +249,7 @@ def offending_samples(module: nn.Module, batch: Batch) -> list[str]:
     module.eval()
     names = []
     for i, name in enumerate(batch.names):
-        single = Batch(
-            batch.images[i : i + 1],
-            batch.camera_matrices_px[i : i + 1],
-            [batch.hands[i]],
-            [name],
-            batch.all_hands_labelled[i : i + 1],
-        )
-        terms = module(single)
+        terms = module(collate([batch.sample(i)]))
         if not all(bool(term.total.isfinite()) for term in terms.values()):
             names.append(name)
     return names or list(batch.names)

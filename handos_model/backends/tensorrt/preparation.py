@@ -19,6 +19,7 @@ from handos_model.backends.base import (
     Engine,
     EngineOptions,
     Graph,
+    decoder_sizes,
 )
 from handos_model.backends.parity import (
     beyond_limits,
@@ -74,7 +75,8 @@ class EnginePreparation:
         self._exported, self._toolkit, self._cache = exported, toolkit, cache
         self._report = report
         self.precision: Precision = choose_precision(exported, options)
-        self.graphs: tuple[int | None, ...] = (None, *_decoders(exported, options, self.precision))
+        sizes = decoder_sizes(exported, options, self.precision)
+        self.graphs: tuple[int | None, ...] = (None, *sizes)
 
     def ready(self) -> dict[int | None, Prepared] | None:
         """What is on disk and may be used; None where something is still to be built."""
@@ -261,18 +263,6 @@ def choose_precision(exported: ExportedWeights, options: EngineOptions) -> Preci
             f'{", ".join(sorted(there))}: export with --precision fp32,fp16'
         )
     return wanted
-
-
-def _decoders(
-    exported: ExportedWeights, options: EngineOptions, precision: Precision
-) -> list[int]:
-    """All K up to the first that holds `max_hands`."""
-    sizes = sorted({graph.hands for graph in exported.graphs
-                    if graph.hands is not None and graph.precision == precision})  # fmt: skip
-    if not sizes:
-        raise UserError(f'{exported.folder} has no decoder: export the weights again')
-    enough = next((k for k in sizes if k >= options.max_hands), sizes[-1])
-    return [k for k in sizes if k <= enough]
 
 
 def _name(hands: int | None) -> str:

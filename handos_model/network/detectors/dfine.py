@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from handos_model.config import DetectorConfig
+from handos_model.network.detectors.efficientnet_lite import EfficientNetLite
 from handos_model.network.detectors.protocol import DetectorBase, DetectorOutput, flatten_maps
 from handos_model.network.detectors.reference import load_reference
-from handos_model.network.efficientnet_lite import EfficientNetLite
 
 EFFICIENTNET_LITE = 'efficientnet_lite'  # our own `model_type` of a backbone_config
 

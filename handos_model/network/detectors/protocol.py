@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -11,6 +11,10 @@ import torch
 from torch import Tensor, nn
 
 SpatialShapes: TypeAlias = tuple[tuple[int, int], ...]
+# (values [B,L,heads,dh], spatial_shapes, locations [B,T,heads,levels,points,2] normalised,
+#  weights [B,T,heads,levels,points]) -> [B,T,heads*dh]: the signature of every published
+# multi-scale deformable attention kernel, so that one can take the place of ours.
+Sampler: TypeAlias = Callable[[Tensor, SpatialShapes, Tensor, Tensor], Tensor]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

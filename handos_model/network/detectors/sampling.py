@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from handos_model.network.attention import Sampler
-from handos_model.network.detectors.protocol import Detector, SpatialShapes
+from handos_model.network.detectors.protocol import Detector, Sampler, SpatialShapes
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class Context:
             domain, Qos(Policy.Userdata(b'enclave=/;'))
         )
         self._stopped.clear()
-        self.graph = Graph(self)
+        self.graph = Graph(self.participant, self.store, self.topic)
 
     def topic(self, dds_name: str, type_name: str) -> Topic[IdlStruct]:
         """The topic of that name on the wire; one a name, made once.

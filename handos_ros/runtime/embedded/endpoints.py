@@ -71,9 +71,6 @@ class Subscription:
             qos.to_dds(),
         )
 
-    def get_publisher_count(self) -> int:
-        return self.reader.matched()
-
     def execute(self) -> bool:
         """Call back with the oldest message that has arrived, if there is one."""
         self._report_events()

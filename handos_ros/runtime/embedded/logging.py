@@ -31,9 +31,6 @@ class Logger:
     def error(self, text: str) -> None:
         self._log('error', text)
 
-    def fatal(self, text: str) -> None:
-        self._log('fatal', text)
-
     def _log(self, level: str, text: str) -> None:
         if LEVELS[level] < self._minimum:
             return

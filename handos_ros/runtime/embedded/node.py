@@ -62,9 +62,6 @@ class Node:
     def get_name(self) -> str:
         return self._name
 
-    def get_namespace(self) -> str:
-        return self._namespace
-
     def get_fully_qualified_name(self) -> str:
         return f'{self._namespace.rstrip("/")}/{self._name}'
 
@@ -79,9 +76,6 @@ class Node:
 
     def declare_parameter(self, name: str, value: Any = None, descriptor: Any = None) -> Parameter:
         return self._parameters.declare(name, value, descriptor)
-
-    def has_parameter(self, name: str) -> bool:
-        return self._parameters.has(name)
 
     def get_parameter(self, name: str) -> Parameter:
         return self._parameters.get(name)
@@ -141,13 +135,6 @@ class Node:
             return False
         self.timers.remove(timer)
         return True
-
-    def count_publishers(self, topic_name: str) -> int:
-        return len(self.get_publishers_info_by_topic(topic_name))
-
-    def count_subscribers(self, topic_name: str) -> int:
-        name = self.resolve_topic_name(topic_name)
-        return len(self.context.graph.subscriptions(f'rt{name}'))
 
     def get_publishers_info_by_topic(self, topic_name: str) -> list[TopicEndpointInfo]:
         return self.context.graph.publishers(f'rt{self.resolve_topic_name(topic_name)}')
@@ -214,7 +201,7 @@ class Node:
                 if isinstance(current, int) and kind.value == 'depth'
                 else current.name.lower()
             )
-            if not self.has_parameter(name):
+            if not self._parameters.has(name):
                 self.declare_parameter(name, default)
             values.append((kind, self.get_parameter(name).value))
         return override(qos, values)

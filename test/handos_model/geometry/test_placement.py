@@ -211,20 +211,3 @@ def test_wrist_axes() -> None:
         turn = geometry.wrist_rotation(points, np.array([True]))[0]
         np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-9)
         assert np.linalg.det(turn) > 0.99
-
-
-def test_procrustes_recovers_a_similarity_and_reflects_only_when_asked() -> None:
-    random = rng(5)
-    source = random.normal(size=(4, 21, 3))
-    turn = axis_angle_to_matrix(random.normal(size=(4, 3)))
-    target = 1.7 * source @ turn.transpose(0, 2, 1) + random.normal(size=(4, 1, 3))
-    for reflection in (True, False):
-        found = geometry.procrustes(source, target, reflection=reflection)
-        np.testing.assert_allclose(found(source), target, atol=1e-9)
-        np.testing.assert_allclose(found.rotation, turn, atol=1e-9)
-    mirrored = target * [-1, 1, 1]
-    reflected = geometry.procrustes(source, mirrored, reflection=True)
-    np.testing.assert_allclose(reflected(source), mirrored, atol=1e-9)
-    proper = geometry.procrustes(source, mirrored, reflection=False)
-    np.testing.assert_allclose(np.linalg.det(proper.rotation), 1)
-    assert np.abs(proper(source) - mirrored).max() > 0.1

@@ -6,13 +6,10 @@ import pytest
 from handos_model.hand.kinematics import (
     OPENXR_JOINTS,
     PoseFitter,
-    flexion_angles_rad,
     openxr_joints,
-    palm_normal,
-    pinch_distances_m,
 )
 from handos_model.hand.model import HandModel
-from handos_model.hand.pose_limits import random_pose, rotations_from_angles
+from handos_model.hand.pose_limits import random_pose
 
 RIGHT = HandModel.embedded()
 LEFT = RIGHT.mirrored()
@@ -94,27 +91,7 @@ def test_a_flat_hand_has_its_back_up(model: HandModel) -> None:
     _, rotations = openxr_joints(RIGHT, pose, joints, is_left)
     fingers = [i for i, name in enumerate(OPENXR_JOINTS) if not name.startswith('thumb')]
     assert (rotations[fingers, 2, 1] > 0.8).all()  # +y out of the back, +z of the rest frame
-    assert palm_normal(joints, is_left)[2] < -0.9
     # The thumb is at +x of a left hand's palm, at -x of a right one's, as OpenXR sees it.
     palm = rotations[0]
     thumb_x = palm[:, 0] @ (joints[2] - joints[9])
     assert thumb_x > 0 if is_left else thumb_x < 0
-
-
-def test_flexion_and_pinch() -> None:
-    angles = np.zeros((16, 3))
-    rest, joints = RIGHT.pose(rotations_from_angles(angles, RIGHT.rotation_axes))
-    angles[2, 0] = np.pi / 2  # index PIP
-    _, bent = RIGHT.pose(rotations_from_angles(angles, RIGHT.rotation_axes))
-    change = np.degrees(flexion_angles_rad(bent) - flexion_angles_rad(joints))
-    assert change[1, 1] == pytest.approx(90, abs=12)
-    assert np.abs(np.delete(change.reshape(-1), 4)).max() < 12
-    assert rest.shape == (778, 3)
-    moved = joints.copy()
-    moved[8] = moved[4]
-    assert pinch_distances_m(moved)[0] == 0
-    assert (pinch_distances_m(joints) > 0.03).all()
-
-
-def test_degenerate_joints_give_finite_angles() -> None:
-    assert np.isfinite(flexion_angles_rad(np.zeros((21, 3)))).all()

@@ -15,8 +15,8 @@ import scipy.sparse
 from handos_model.errors import UserError
 from handos_model.hand.mano_pickle import MAX_BYTES, parse_mano, read_mano
 from handos_model.hand.model import HandModel
-from handos_model.hand.pickle_machine import MAX_OPCODES, RefusedError
 from handos_model.hand.pose_limits import random_pose
+from handos_model.hand.safe_pickle import MAX_OPCODES, RefusedError
 from handos_ros.cli import main
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -243,16 +243,16 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np
 from handos_model.errors import UserError
 from handos_model.hand.model import HandModel
-from handos_model.hand.mano import hand_model_from_mano
 from handos_model.hand.mano_pickle import parse_mano
-from handos_model.hand.pickle_machine import RefusedError
+from handos_model.hand.safe_pickle import RefusedError
 from mano_files import mutated, structure
 
 count, seed = int(sys.argv[2]), int(sys.argv[3])
 seeds = [pathlib.Path(name).read_bytes() for name in sys.argv[4:]]
 offsets = [structure(data) for data in seeds[:2]]
 path, rng = pathlib.Path('file'), np.random.default_rng(seed)
-hand_model_from_mano(parse_mano(seeds[0]), path)  # imports what it needs before the watch begins
+# What it needs is imported before the watch begins.
+HandModel.from_mano_arrays(parse_mano(seeds[0]), path)
 b'x'.decode('raw_unicode_escape'), b'x'.decode('unicode_escape')
 
 pages = int(pathlib.Path('/proc/self/statm').read_text().split()[0])
@@ -277,7 +277,7 @@ for index in range(len(seeds) - 2 + count):
     try:
         arrays = parse_mano(data)
         armed = False  # the embedded hand's asset is opened for its axes
-        hand_model_from_mano(arrays, path)
+        HandModel.from_mano_arrays(arrays, path)
         results['read'] += 1
     except (RefusedError, UserError):
         results['refused'] += 1

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import handos_model
+from handos_model.hand.coarse_vertices import select_vertices
 from handos_model.hand.model import PARENTS, HandModel, rigid_transforms
 from handos_model.hand.pose_limits import (
     ABDUCTION,
@@ -18,7 +18,6 @@ from handos_model.hand.pose_limits import (
     random_pose,
     rotations_from_angles,
 )
-from handos_model.hand.torch_model import TorchHandModel, rodrigues
 from handos_model.types import JOINT_NAMES
 
 ASSET = Path(handos_model.__file__).parent / 'assets' / 'hand_template.npz'
@@ -227,8 +226,8 @@ def test_lifting_matrix(hand: HandModel) -> None:
 def test_coarse_vertices_restore_the_mesh(
     hand: HandModel, count: int, mean_mm: float, p99_mm: float
 ) -> None:
-    indices, upsampling = hand.coarse_vertices(count)
-    again, _ = replace(hand).coarse_vertices(count)
+    indices, upsampling = select_vertices(hand, count)
+    again, _ = select_vertices(replace(hand), count)
     np.testing.assert_array_equal(indices, again)
     assert len(np.unique(indices)) == count and set(hand.tip_vertices) <= set(indices)
     np.testing.assert_allclose(upsampling.sum(1), 1, atol=1e-9)
@@ -274,39 +273,3 @@ def test_rigid_transforms_take_parents_in_any_order() -> None:
     turns_back, offsets_back_m = rigid_transforms(rotations[::-1], joints_m[::-1], backwards)
     np.testing.assert_allclose(turns_back[::-1], turns, atol=1e-12)
     np.testing.assert_allclose(offsets_back_m[::-1], offsets_m, atol=1e-12)
-
-
-@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
-def test_torch_agrees_with_numpy(hand: HandModel, dtype: torch.dtype, tolerance: float) -> None:
-    rotations, betas = random_hands(hand, 12, seed=9)
-    model = TorchHandModel(hand, dtype)
-    batched = torch.tensor(rotations, dtype=dtype).reshape(3, 4, 16, 3, 3)
-    vertices_m, joints_m = model(batched, torch.tensor(betas, dtype=dtype).reshape(3, 4, 10))
-    expected_m, expected_joints_m = hand.pose(rotations, betas)
-    np.testing.assert_allclose(vertices_m.reshape(12, 778, 3), expected_m, atol=tolerance)
-    np.testing.assert_allclose(joints_m.reshape(12, 21, 3), expected_joints_m, atol=tolerance)
-    without_shape_m, _ = model(batched)
-    np.testing.assert_allclose(
-        without_shape_m.reshape(12, 778, 3), hand.pose(rotations)[0], atol=tolerance
-    )
-    assert model.template_hash == hand.template_hash and not model.state_dict()
-
-
-def test_torch_gradients_are_those_of_finite_differences(hand: HandModel) -> None:
-    model = TorchHandModel(hand, torch.float64)
-    rng = np.random.default_rng(10)
-    pose = torch.tensor(rng.normal(0, 0.4, (16, 3)), requires_grad=True)
-    betas = torch.tensor(rng.standard_normal(10), requires_grad=True)
-
-    def joints(pose: torch.Tensor, betas: torch.Tensor) -> torch.Tensor:
-        return model(rodrigues(pose), betas)[1]
-
-    assert torch.autograd.gradcheck(joints, (pose, betas), atol=1e-7)
-
-
-def test_rodrigues_is_smooth_at_zero() -> None:
-    zero = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    rodrigues(zero)[2, 1].backward()
-    np.testing.assert_allclose(zero.grad, [1, 0, 0])
-    quarter = rodrigues(torch.tensor([0, 0, np.pi / 2], dtype=torch.float64))
-    np.testing.assert_allclose(quarter, [[0, -1, 0], [1, 0, 0], [0, 0, 1]], atol=1e-12)

@@ -5,13 +5,13 @@ import torch
 from torch.nn import functional as F
 
 from handos_model.config import DetectorConfig, HandOSConfig
-from handos_model.network.detectors.families import build_detector
-from handos_model.network.efficientnet_lite import (
+from handos_model.network.detectors.efficientnet_lite import (
     EfficientNetLite,
     pad_same,
     read_pretrained,
     scaled_stages,
 )
+from handos_model.network.detectors.families import build_detector
 
 PACKAGE = {
     'expand': '_expand_conv', 'expand_norm': '_bn0', 'filter': '_depthwise_conv',

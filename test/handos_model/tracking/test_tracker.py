@@ -1,7 +1,5 @@
 """Tracks on simulated hands: ids, smoothing, delay, sides, and everything that can go missing."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -145,14 +143,11 @@ def test_a_side_does_not_flicker_and_does_turn_over() -> None:
     assert later.side == 'left' and later.id == once.id
 
 
-def test_bad_values_and_bad_stamps_never_spread() -> None:
+def test_bad_stamps_never_spread() -> None:
     tracker = Tracker()
     good = hand_at(np.array([0, 0, 0.6]))
     tracker.update([good], 0.0)
-    broken = replace(good, joints_m=good.joints_m * np.nan)
-    (coasting,) = tracker.update([broken], FRAME_S)
-    assert coasting.state == TrackState.COASTING
-    assert np.isfinite(coasting.joints_m).all()
+    tracker.update([], FRAME_S)
     (same,) = tracker.update([good], FRAME_S)  # the same stamp again
     assert same.id == 0 and np.isfinite(same.vertices_m).all()
     back = tracker.update([good], -5.0)  # a recording that starts over

@@ -165,7 +165,8 @@ def test_bytes_that_are_no_message_are_counted(messages, tmp_path, mcap):
 
 
 def test_lost_hands_are_said(messages, tmp_path):
-    entries = [('/image', t, image(messages, t)) for t in seconds(2)]
+    stamps_ns = [10**9, 11 * 10**8, 2 * 10**9]  # the last is too late for any track to go on
+    entries = [('/image', t, image(messages, t)) for t in stamps_ns]
     write_bag(tmp_path / 'in', messages, entries, mcap=True)
     perception = FakePerception()
     calls = []
@@ -177,8 +178,9 @@ def test_lost_hands_are_said(messages, tmp_path):
     perception.before = lose_one
     process(messages, tmp_path / 'in', tmp_path / 'out', perception)
     hands = read_all(messages, tmp_path / 'out')['/handos/hands']
-    states = [hand.state for hand in messages.deserialize(hands[1]).hands]
-    assert states == [TrackState.TRACKED, TrackState.LOST]
+    states = [[hand.state for hand in messages.deserialize(said).hands] for said in hands]
+    tracked, coasting, lost = TrackState.TRACKED, TrackState.COASTING, TrackState.LOST
+    assert states == [[tracked, tracked], [tracked, coasting], [lost, lost]]
 
 
 def test_unknown_types_are_copied(messages, tmp_path, mcap):

@@ -41,6 +41,11 @@ def stamp_of(message) -> int:
     return message.header.stamp.sec * NANOSECONDS + message.header.stamp.nanosec
 
 
+def tracked(message) -> list:
+    """Without those that a slow machine's pauses have lost."""
+    return [hand for hand in message.hands if hand.state == TrackState.TRACKED]
+
+
 def test_hands_carry_the_images_stamp_and_frame(rig):
     stamp_ns = rig.send()
     rig.spin_until(lambda: rig.outputs['hands'])
@@ -216,7 +221,7 @@ def test_a_bad_image_is_dropped_named_and_survived(rig, name):
     status = rig.wait_for_status('image', words)
     assert status.message.startswith('rejected') and status.level == type(status).ERROR
     good = rig.send_and_wait()
-    assert len(good.hands) == 2
+    assert len(tracked(good)) == 2
     assert len(rig.outputs['hands']) == 2
     rig.spin_until(rig.accounted)
 
@@ -237,10 +242,11 @@ def test_a_stamp_that_comes_again_or_goes_back(rig):
     rig.wait_for_status('image', 'that of the last image')
     rig.send(stamp_ns=stamp_ns - 60 * NANOSECONDS)
     rig.wait_for_status('image', 'went back by 60.000 s')
-    resets = rig.perception.resets
     good = rig.send_and_wait(stamp_ns=stamp_ns - 59 * NANOSECONDS)
     assert stamp_of(good) == stamp_ns - 59 * NANOSECONDS
-    assert rig.perception.resets == resets + 1
+    states = {hand.id: hand.state for hand in good.hands}
+    lost, new = TrackState.LOST, TrackState.TRACKED
+    assert states == {0: lost, 1: lost, 2: new, 3: new}
     rig.spin_until(rig.accounted)
 
 
@@ -277,7 +283,7 @@ def test_a_backend_that_raises_is_named_and_survived(rig):
     rig.send()
     rig.wait_for_status('backend', 'out of memory')
     rig.perception.before = lambda: None
-    assert len(rig.send_and_wait().hands) == 2
+    assert len(tracked(rig.send_and_wait())) == 2
     assert rig.statistics.dropped['backend failed'] == 1
     rig.spin_until(rig.accounted)
 
@@ -298,7 +304,7 @@ def test_a_backend_that_keeps_failing_is_built_anew(rigs):
         if len(built) == 2:
             break
     rig.spin_until(lambda: rig.node._worker.state.state == 'ready')
-    assert len(rig.send_and_wait().hands) == 2 and len(built) == 2
+    assert len(tracked(rig.send_and_wait())) == 2 and len(built) == 2
 
 
 @pytest.mark.fault('backend', 'hangs', 'said, replaced by a new one')
@@ -329,15 +335,13 @@ def test_the_default_watchdog_is_two_seconds(rig):
 
 
 @pytest.mark.fault('backend', 'returns NaN', 'that hand is left out; said')
-def test_numbers_that_are_none_never_leave_the_node(rig):
-    bad = make_hand(1, 'left', joints_m=np.full((21, 3), np.nan))
-    rig.perception.hands = [make_hand(0), bad]
-    message = rig.send_and_wait()
-    assert [hand.id for hand in message.hands] == [0]
+def test_hands_left_out_for_nan_are_said(rig):
+    rig.perception.not_finite = 1
+    rig.send_and_wait()
     rig.wait_for_status('backend', 'NaN')
 
 
-def test_ids_are_never_used_again_after_a_new_backend(rigs):
+def test_tracks_outlive_a_backend(rigs):
     def factory(settings, report):
         return FakePerception(before=fail_when_told)
 
@@ -348,25 +352,30 @@ def test_ids_are_never_used_again_after_a_new_backend(rigs):
             raise RuntimeError
 
     rig = rigs(factory=factory)
-    assert {hand.id for hand in rig.send_and_wait().hands} == {0, 1}
+    stamp_ns = rig.send()
+    rig.spin_until(lambda: rig.outputs['hands'])
+    assert {hand.id for hand in rig.outputs['hands'][0].hands} == {0, 1}
     failing.set()
     first = rig.node._worker.backend
     while rig.node._worker.backend is first:
-        rig.send()
+        stamp_ns += NANOSECONDS // 100
+        rig.send(stamp_ns=stamp_ns)
         rig.spin_for(0.05)
     failing.clear()
-    hands = rig.send_and_wait().hands
-    new = {hand.id for hand in hands if hand.state == TrackState.TRACKED}
-    lost = {hand.id for hand in hands if hand.state == TrackState.LOST}
-    assert new == {2, 3} and lost == {0, 1}
+    same = rig.send_and_wait(stamp_ns=stamp_ns + NANOSECONDS // 30).hands
+    assert {hand.id: hand.state for hand in same} == {0: TrackState.TRACKED, 1: TrackState.TRACKED}
 
 
 def test_hands_that_vanish_are_said_lost_once(rig):
-    rig.send_and_wait()
+    stamp_ns = stamp_of(rig.send_and_wait())
     rig.perception.hands = [make_hand(0)]
-    states = {hand.id: hand.state for hand in rig.send_and_wait().hands}
-    assert states == {0: TrackState.TRACKED, 1: TrackState.LOST}
-    assert [hand.id for hand in rig.send_and_wait().hands] == [0]
+    said = []
+    for _ in range(6):
+        stamp_ns += NANOSECONDS * 9 // 100  # coasts for 0.4 s
+        said.append({hand.id: hand.state for hand in rig.send_and_wait(stamp_ns=stamp_ns).hands})
+    assert all(states[0] == TrackState.TRACKED for states in said)
+    unseen = [TrackState.COASTING] * 4 + [TrackState.LOST]
+    assert [states[1] for states in said if 1 in states] == unseen
 
 
 @pytest.mark.fault('camera', 'stops and returns', 'hands said lost once; hands again')
@@ -444,7 +453,7 @@ def test_loading_is_reported_and_does_not_block(rigs):
     rig.spin_until(lambda: rig.statistics.dropped['backend loading'] == 1)
     release.set()
     rig.spin_until(lambda: rig.node._worker.state.state == 'ready')
-    assert len(rig.send_and_wait().hands) == 2
+    assert len(tracked(rig.send_and_wait())) == 2
     rig.spin_until(rig.accounted)
 
 
@@ -493,7 +502,7 @@ def check_cycles(rig, times):
     assert threads_after <= threads and files_after <= files
     assert memory_after - memory < 1e6 + 2e3 * times  # bytes; one publisher is more than 2e3
     rig.start()
-    assert len(rig.send_and_wait().hands) == 2
+    assert len(tracked(rig.send_and_wait())) == 2
 
 
 def test_lifecycle_cycles_leave_nothing_behind(rigs):
@@ -515,4 +524,4 @@ def test_deactivate_stops_the_flow_and_activate_starts_it_again(rig):
     rig.wait_for_status('image', 'inactive')
     rig.node.trigger_activate()
     rig.spin_until(rig.connected)
-    assert len(rig.send_and_wait().hands) == 2
+    assert len(tracked(rig.send_and_wait())) == 2

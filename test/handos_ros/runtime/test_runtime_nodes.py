@@ -87,20 +87,20 @@ def test_incompatible_qos_is_told(bench, ros):
 
 def test_publishers_are_found_with_type_and_qos(bench, ros):
     talker, listener = bench.nodes
-    assert listener.count_publishers('/found') == 0
+    assert len(listener.get_publishers_info_by_topic('/found')) == 0
     qos = ros.QoSProfile(
         depth=1,
         reliability=ros.ReliabilityPolicy.BEST_EFFORT,
         durability=ros.DurabilityPolicy.TRANSIENT_LOCAL,
     )
     publisher = talker.create_publisher(ros.message_type(STRING), 'found', qos)
-    bench.spin_until(lambda: listener.count_publishers('found') == 1)
+    bench.spin_until(lambda: len(listener.get_publishers_info_by_topic('found')) == 1)
     (info,) = listener.get_publishers_info_by_topic('found')
     assert info.topic_type == STRING
     assert info.qos_profile.reliability == ros.ReliabilityPolicy.BEST_EFFORT
     assert info.qos_profile.durability == ros.DurabilityPolicy.TRANSIENT_LOCAL
     talker.destroy_publisher(publisher)
-    bench.spin_until(lambda: listener.count_publishers('found') == 0)
+    bench.spin_until(lambda: len(listener.get_publishers_info_by_topic('found')) == 0)
 
 
 def test_qos_overrides_are_parameters(ros):

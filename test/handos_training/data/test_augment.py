@@ -9,14 +9,12 @@ import pytest
 import torch
 from hand_samples import CAMERA, labelled_sample, project, reprojection_error_px
 
-from handos_model.types import Camera
 from handos_training.data.augment import Augment, AugmentConfig, cover, photometric, random_affine
 from handos_training.data.sample import empty_labels
 from handos_training.data.transform import (
     flip,
     letterbox,
     split_camera,
-    to_virtual_camera,
     warp,
 )
 
@@ -145,23 +143,6 @@ def test_letterbox_is_the_pipelines() -> None:
     same = letterbox(sample, (480, 640))
     assert torch.equal(same.image, sample.image)
     assert torch.equal(same.hands.joints_px, sample.hands.joints_px)
-
-
-def test_virtual_camera_is_exact_only_where_it_is_the_camera() -> None:
-    virtual = Camera.uncalibrated(640, 480).matrix_px
-    same = labelled_sample(camera=virtual)
-    after = to_virtual_camera(same)
-    np.testing.assert_allclose(after.hands.translation_m, same.hands.translation_m, atol=1e-5)
-    # Twice the focal length: half the distance, and the residue is the hand's own perspective.
-    longer = virtual.copy()
-    longer[0, 0] = longer[1, 1] = 1280.0
-    sample = labelled_sample(camera=longer)
-    after = to_virtual_camera(sample)
-    ratio = after.hands.translation_m[:, 2] / sample.hands.translation_m[:, 2]
-    np.testing.assert_allclose(ratio, 0.5, atol=0.05)
-    np.testing.assert_allclose(after.camera_matrix_px, virtual)
-    assert torch.equal(after.hands.joints_px, sample.hands.joints_px)
-    assert 0.01 < reprojection_error_px(after) < 30
 
 
 def test_cover_hides_exactly_what_it_paints() -> None:

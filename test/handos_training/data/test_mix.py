@@ -17,7 +17,6 @@ from handos_training.data.mix import (
     BLOCK,
     CorruptSampleCounter,
     Mixture,
-    PositionSampler,
     Source,
     collate_loaded,
 )
@@ -74,12 +73,6 @@ def test_a_position_means_the_same_wherever_one_starts() -> None:
     assert [mixture(2).draw(p) for p in range(20)] != [mix.draw(p) for p in range(20)]
 
 
-def test_processes_share_the_stream() -> None:
-    parts = [list(PositionSampler(100, 5, rank, 3)) for rank in range(3)]
-    assert sorted(p for part in parts for p in part) == list(range(100, 115))
-    assert len(PositionSampler(0, 5, 1, 3)) == 5
-
-
 def test_resumed_batches_are_the_same() -> None:
     augment = Augment((32, 64))
 
@@ -88,7 +81,7 @@ def test_resumed_batches_are_the_same() -> None:
         loader = DataLoader(
             mix,
             4,
-            sampler=PositionSampler(start, count),
+            sampler=range(start, start + count),
             num_workers=workers,
             collate_fn=collate_loaded,
         )
@@ -109,7 +102,7 @@ def test_bad_samples_are_replaced_and_named() -> None:
     assert any('1.jpg' in f for f in failures)
     assert any('joints_m' in f for f in failures) and any('joints_px' in f for f in failures)
     good = collate_loaded(items)
-    assert len(good.batch.hands) == 6 and good.failures == tuple(failures)
+    assert len(good.batch.counts) == 6 and good.failures == tuple(failures)
 
 
 class Photos:
@@ -131,9 +124,7 @@ class Photos:
 @pytest.mark.fault('training', 'a truncated file, in a worker', 'replaced, counted, named')
 def test_a_truncated_file_is_found_in_worker_processes(tmp_path: Path) -> None:
     mix = Mixture([Source('photos', Photos(tmp_path))], 0)
-    loader = DataLoader(
-        mix, 4, sampler=PositionSampler(0, 8), num_workers=1, collate_fn=collate_loaded
-    )
+    loader = DataLoader(mix, 4, sampler=range(8), num_workers=1, collate_fn=collate_loaded)
     counter = CorruptSampleCounter(patience=1000)
     with pytest.raises(UserError, match=r'photos\[2\]: ValueError: .*2\.jpg: truncated'):
         for loaded in loader:

@@ -190,18 +190,6 @@ def test_scale_translation(kind: str) -> None:
         np.testing.assert_allclose(ours, truth, atol=TOLERANCE)
 
 
-def test_box_iou() -> None:
-    corners = RNG.uniform(0, 40, (2, 30, 2))
-    boxes = np.concatenate([corners.min(0), corners.max(0)], 1).round()
-    grid = np.zeros((30, 40, 40), bool)
-    for mask, (x1, y1, x2, y2) in zip(grid, boxes.astype(int), strict=True):
-        mask[y1:y2, x1:x2] = True
-    union = (grid[:, None] | grid[None]).sum((-1, -2))
-    expected = (grid[:, None] & grid[None]).sum((-1, -2)) / np.maximum(union, 1)
-    np.testing.assert_allclose(metrics.box_iou(boxes, boxes), expected, atol=TOLERANCE)
-    assert metrics.box_iou(np.zeros((0, 4)), boxes).shape == (0, 30)
-
-
 def test_acceleration_error_skips_windows_with_a_miss() -> None:
     truth = RNG.normal(size=(12, 21, 3))
     guess = truth + RNG.normal(size=(12, 21, 3)) * 0.01

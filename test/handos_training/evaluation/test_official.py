@@ -154,7 +154,11 @@ def test_freihand_and_ho3d(name: str, tmp_path: Path) -> None:
         pairs['xyz_scale_trans_al_mean3d'] = scores['mpjpe_scale_translation_mm'] / 10
         pairs['xyz_scale_trans_al_auc3d'] = scores['auc_scale_translation']
     for key, ours in pairs.items():
-        assert theirs[key] == pytest.approx(ours, abs=5e-6), key  # scores.txt has six digits
+        # scores.txt has six digits; our labels are float32, so that one of all vertices may stand
+        # on the other side of one of the hundred thresholds.
+        one_vertex = 1 / (778 * len(dataset) * 99) if 'auc' in key else 0.0
+        limit = 1e-5 if 'mean3d' in key else 1e-6  # the means are centimetres
+        assert theirs[key] == pytest.approx(ours, abs=limit + one_vertex), key
 
 
 def exact_submission(name: str, answers: list[list[Hand]], model: HandModel) -> list[object]:

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from handos_training.stages.assigner import assign, pairwise_iou
+from handos_training.stages.assigner import assign
+from handos_training.stages.targets import iou_and_giou
 
 
 def iou(a: list[float], b: list[float]) -> float:
@@ -85,5 +86,5 @@ def test_nothing_to_assign(num_queries: int, num_hands: int) -> None:
 
 
 def test_iou_of_empty_boxes_is_zero() -> None:
-    point = torch.tensor([[[0.5, 0.5, 0.0, 0.0]]])
-    assert float(pairwise_iou(point, point)) == 0
+    point = torch.tensor([0.5, 0.5, 0.5, 0.5])
+    assert float(iou_and_giou(point, point)[0]) == 0

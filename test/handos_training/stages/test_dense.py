@@ -17,7 +17,6 @@ from handos_training.stages.dense import (
     DenseStage,
     centre_tokens,
     focal,
-    iou_and_giou,
     joint_cross_entropy,
     joint_depths,
     load_dense_heads,
@@ -28,7 +27,7 @@ from handos_training.stages.dense import (
 )
 from handos_training.stages.losses import weighted_loss
 from handos_training.stages.module import tiny
-from handos_training.stages.targets import hand_targets
+from handos_training.stages.targets import cxcywh_to_xyxy, hand_targets, iou_and_giou
 
 SHAPES = [(12, 16), (6, 8), (3, 4)]  # of 96x128 at strides 8, 16, 32
 PARTS = torch.arange(778) % NUM_PARTS
@@ -110,11 +109,11 @@ def test_depths_are_read_where_the_joints_are() -> None:
 
 def test_parts_mark_the_cells_of_visible_vertices() -> None:
     batch = batch_of(0, 1)
-    batch.hands[0].vertex_visible[0] = False  # only hand 1 of image 0 is seen
+    batch.hands_of(0).vertex_visible[0] = False  # only hand 1 of image 0 is seen
     targets = hand_targets(batch)
     maps, known = part_targets(targets, batch, PARTS, torch.Size(SHAPES[0]))
     assert known.tolist() == [True, True]
-    labels = batch.hands[0]
+    labels = batch.hands_of(0)
     points = labels.vertices_m[1] + labels.translation_m[1]
     pixels = points @ batch.camera_matrices_px[0].T
     pixels = pixels[:, :2] / pixels[:, 2:]
@@ -131,7 +130,7 @@ def test_parts_mark_the_cells_of_visible_vertices() -> None:
 @pytest.mark.parametrize('flag', ['has_vertices_m', 'has_translation', 'has_side'])
 def test_images_with_an_unknown_surface_teach_no_parts(flag: str) -> None:
     batch = batch_of(0, 1)
-    getattr(batch.hands[1], flag)[0] = False
+    getattr(batch.hands_of(1), flag)[0] = False
     _, known = part_targets(hand_targets(batch), batch, PARTS, torch.Size(SHAPES[0]))
     assert known.tolist() == [True, False]
     assert float(focal(torch.zeros(2, 18, 12, 16), torch.zeros(2, 18, 12, 16), ~known).size) == 0
@@ -139,8 +138,8 @@ def test_images_with_an_unknown_surface_teach_no_parts(flag: str) -> None:
 
 def test_centre_tokens_surround_the_centre_on_the_level_of_the_size() -> None:
     batch = batch_of(0)
-    batch.hands[0].boxes_xyxy_px[0] = torch.tensor([20.0, 20, 50, 50])  # 30 px: stride 8
-    batch.hands[0].boxes_xyxy_px[1] = torch.tensor([10.0, 0, 120, 90])  # 99 px: stride 16
+    batch.hands_of(0).boxes_xyxy_px[0] = torch.tensor([20.0, 20, 50, 50])  # 30 px: stride 8
+    batch.hands_of(0).boxes_xyxy_px[1] = torch.tensor([10.0, 0, 120, 90])  # 99 px: stride 16
     image, token, hand = centre_tokens(hand_targets(batch), SHAPES)
     assert set(image.tolist()) == {0}
     small = {divmod(t, 16) for t in token[hand == 0].tolist()}
@@ -151,8 +150,8 @@ def test_centre_tokens_surround_the_centre_on_the_level_of_the_size() -> None:
 
 def test_a_shared_token_finds_the_smaller_hand() -> None:
     batch = batch_of(0)
-    batch.hands[0].boxes_xyxy_px[0] = torch.tensor([20.0, 20, 50, 50])
-    batch.hands[0].boxes_xyxy_px[1] = torch.tensor([25.0, 25, 45, 45])
+    batch.hands_of(0).boxes_xyxy_px[0] = torch.tensor([20.0, 20, 50, 50])
+    batch.hands_of(0).boxes_xyxy_px[1] = torch.tensor([25.0, 25, 45, 45])
     _, token, hand = centre_tokens(hand_targets(batch), SHAPES)
     assert len(token) == len(set(token.tolist())) == 9
     assert set(hand.tolist()) == {1}
@@ -161,11 +160,11 @@ def test_a_shared_token_finds_the_smaller_hand() -> None:
 def test_giou_of_known_boxes() -> None:
     a = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.25, 0.5, 0.5, 1.0]])
     b = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.75, 0.5, 0.5, 1.0]])
-    iou, giou = iou_and_giou(a, b)
+    iou, giou = iou_and_giou(cxcywh_to_xyxy(a), cxcywh_to_xyxy(b))
     assert iou.tolist() == pytest.approx([1, 0])
     assert giou.tolist() == pytest.approx([1, 0])
     far = torch.tensor([[0.9, 0.9, 0.1, 0.1]])
-    assert float(iou_and_giou(a[:1], far)[1]) < 0
+    assert float(iou_and_giou(cxcywh_to_xyxy(a[:1]), cxcywh_to_xyxy(far))[1]) < 0
 
 
 def test_incomplete_images_have_no_negative_tokens() -> None:
@@ -200,11 +199,11 @@ def test_finite_without_hands_and_without_labels() -> None:
     stage = build_stage()
     for keep in (torch.zeros(0, dtype=torch.long), torch.tensor([0, 1])):
         batch = batch_of(0, 1)
-        batch.hands = [hands[keep] for hands in batch.hands]
-        for hands in batch.hands:
-            for name in vars(hands):
-                if name.startswith('has_'):
-                    getattr(hands, name)[:] = False
+        samples = [batch.sample(i) for i in range(2)]
+        batch = collate([sample.replace(hands=sample.hands[keep]) for sample in samples])
+        for name in vars(batch.hands):
+            if name.startswith('has_'):
+                getattr(batch.hands, name)[:] = False
         loss, _ = weighted_loss(stage(batch), lambda name: 1.0)
         loss.backward()
         assert loss.isfinite()

@@ -28,17 +28,18 @@ def batch_of(boxes_px: list[list[list[float]]], size_hw: tuple[int, int] = (96, 
     """One image a list of boxes; grey noise with a bright rectangle for each hand."""
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(0, 60, (len(boxes_px), 3, *size_hw), generator=generator)
-    hands = []
+    counts = [len(boxes) for boxes in boxes_px]
+    hands = empty_labels(sum(counts))
+    hands.boxes_xyxy_px = torch.tensor([box for boxes in boxes_px for box in boxes]).reshape(-1, 4)
     for image, boxes in enumerate(boxes_px):
-        labels = empty_labels(len(boxes))
-        labels.boxes_xyxy_px = torch.tensor(boxes).reshape(-1, 4)
-        hands.append(labels)
         for x0, y0, x1, y1 in boxes:
             images[image, :, int(y0) : int(y1), int(x0) : int(x1)] += 150
     B = len(boxes_px)
     names = [f'drawn/{i}' for i in range(B)]
     eye = torch.eye(3).repeat(B, 1, 1)
-    return Batch(images.to(torch.uint8), eye, hands, names, torch.ones(B, dtype=torch.bool))
+    return Batch(
+        images.to(torch.uint8), eye, hands, counts, names, torch.ones(B, dtype=torch.bool)
+    )
 
 
 def losses_of(stage: DetectorStage, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

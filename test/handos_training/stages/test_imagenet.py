@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from handos_model.errors import UserError
 from handos_model.hand.model import HandModel
-from handos_model.network.efficientnet_lite import EfficientNetLite
+from handos_model.network.detectors.efficientnet_lite import EfficientNetLite
 from handos_training.config import load_config
 from handos_training.stages.imagenet import CHECKSUMS, load_backbone
 from handos_training.stages.module import build_network, lite_backbone

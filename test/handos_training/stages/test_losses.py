@@ -58,7 +58,9 @@ def full_batch(num_hands: int, seed: int = 0) -> Batch:
         if name.startswith('has_'):
             getattr(labels, name)[:] = True
     images = torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
-    return Batch(images, torch.eye(3)[None], [labels], ['drawn'], torch.ones(1, dtype=torch.bool))
+    return Batch(
+        images, torch.eye(3)[None], labels, [num_hands], ['drawn'], torch.ones(1, dtype=torch.bool)
+    )
 
 
 def output_at_truth(batch: Batch) -> Output:
@@ -204,7 +206,7 @@ def test_missing_labels_drop_out_for_their_hand_only() -> None:
         name: item + 0.05 * torch.randn(item.shape, generator=generator)
         for name, item in vars(truth).items()
     })  # fmt: skip
-    labels = batch.hands[0]
+    labels = batch.hands
     for name in ('has_joints_m', 'has_vertices_m', 'has_translation', 'has_visibility'):
         getattr(labels, name)[1] = False
     labels.has_joint_px[1, 5:] = False
@@ -223,8 +225,8 @@ def test_missing_labels_drop_out_for_their_hand_only() -> None:
 @pytest.mark.parametrize('num_hands', [0, 2])
 def test_finite_without_any_label(num_hands: int) -> None:
     batch = full_batch(num_hands)
-    batch.hands = [empty_labels(num_hands)]
-    batch.hands[0].boxes_xyxy_px = torch.tensor([[1.0, 1, 9, 9]]).repeat(num_hands, 1)
+    batch.hands = empty_labels(num_hands)
+    batch.hands.boxes_xyxy_px = torch.tensor([[1.0, 1, 9, 9]]).repeat(num_hands, 1)
     shapes = {'joints_2d': (21, 2), 'visibility_logits': (21,), 'vertices_m': (778, 3),
               'joints_m': (21, 3), 'translation_m': (3,), 'joints_projected': (21, 2)}  # fmt: skip
     output = Output(**{

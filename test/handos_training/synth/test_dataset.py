@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from handos_model.types import ROOT_JOINT
-from handos_training.data.sample import Batch, Sample
+from handos_training.data.sample import Batch, HandLabels
 from handos_training.synth.config import SynthConfig
 from handos_training.synth.dataset import SynthHands, batch_seed
 from handos_training.synth.people.placement import project
@@ -24,17 +24,20 @@ def batch() -> Batch:
     return SynthHands(CONFIG, 24, seed=3).batch(0)
 
 
+def each_image(batch: Batch) -> list[HandLabels]:
+    return [batch.hands_of(i) for i in range(len(batch.images))]
+
+
 def test_samples_keep_the_contract(batch: Batch) -> None:
     assert batch.images.shape == (24, 3, 160, 192)
     assert batch.images.dtype == torch.uint8
-    for i, hands in enumerate(batch.hands):
-        camera = batch.camera_matrices_px[i]
-        Sample(batch.images[i], camera, hands, batch.names[i]).check()
+    for i in range(24):
+        batch.sample(i).check()
 
 
 def test_joints_are_the_projected_mesh(batch: Batch) -> None:
     builder = SceneBuilder(CONFIG)
-    for camera, hands in zip(batch.camera_matrices_px, batch.hands, strict=True):
+    for camera, hands in zip(batch.camera_matrices_px, each_image(batch), strict=True):
         if len(hands):
             cameras = camera.expand(len(hands), 3, 3)
             metric = hands.joints_m + hands.translation_m[:, None]
@@ -46,7 +49,7 @@ def test_joints_are_the_projected_mesh(batch: Batch) -> None:
 
 def test_left_hands_are_mirrored(batch: Batch) -> None:
     faces = SceneBuilder(CONFIG).arm.hand_faces
-    for hands in batch.hands:
+    for hands in each_image(batch):
         a, b, c = (hands.vertices_m[:, faces[:, i]] for i in range(3))
         volume = (torch.linalg.cross(a, b) * c).sum((1, 2))
         assert torch.equal(volume < 0, hands.is_left)
@@ -72,7 +75,7 @@ def test_label_vertices_lie_on_what_is_rendered() -> None:
 
 
 def test_boxes_hold_the_hand_s_pixels(batch: Batch) -> None:
-    for hands in batch.hands:
+    for hands in each_image(batch):
         visible, amodal = hands.boxes_xyxy_px, hands.amodal_boxes_xyxy_px
         assert (visible[:, :2] >= -0.5).all()
         assert (visible[:, 2:] <= torch.tensor([191.5, 159.5])).all()
@@ -97,14 +100,14 @@ def test_every_visible_hand_is_labelled_and_no_other() -> None:
         pixels = torch.bincount(slots, minlength=8)
         seen = int((pixels >= CONFIG.min_visible_px).sum())
         if labels.all_hands_labelled[image]:
-            assert len(labels.hands[image]) == seen
+            assert len(labels.hands_of(image)) == seen
         else:
-            assert len(labels.hands[image]) < seen
+            assert len(labels.hands_of(image)) < seen
 
 
 def test_the_mixture() -> None:
     dataset = SynthHands(SynthConfig(height=96, width=96), 48, seed=1)
-    hands = [h for i in range(4) for h in dataset.batch(i).hands]
+    hands = [h for i in range(4) for h in each_image(dataset.batch(i))]
     left = torch.cat([h.is_left for h in hands]).float().mean()
     visible = torch.cat([h.joint_visible.sum(1) for h in hands])
     boxes = torch.cat([h.boxes_xyxy_px for h in hands])

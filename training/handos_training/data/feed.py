@@ -7,7 +7,6 @@ processes with batches of B see what one process with batches of W B sees.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from handos_training.data.augment import Augment, AugmentConfig
 from handos_training.data.mix import LoadedBatch, Mixture, SampleDataset, Source, collate_loaded
-from handos_training.data.sample import Batch, HandLabels, Sample, collate
+from handos_training.data.sample import Batch, Sample, collate
 from handos_training.data.transform import letterbox
 
 SizeHW = tuple[int, int]
@@ -82,18 +81,6 @@ class GeneratedBatches(Dataset[LoadedBatch]):
         return LoadedBatch(self.make(size_hw, step * self.world + self.rank), ())
 
 
-class _JoinedHands(Dataset[tuple[Batch, list[int], tuple[str, ...]]]):
-    """Batches with the hands of all images joined: every tensor is a message between processes."""
-
-    def __init__(self, dataset: Dataset[LoadedBatch]) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, step: int) -> tuple[Batch, list[int], tuple[str, ...]]:
-        batch, failures = self.dataset[step]
-        counts = [len(hands) for hands in batch.hands]
-        return replace(batch, hands=[HandLabels.joined(batch.hands)]), counts, failures
-
-
 class _Fit:
     """Bring a sample to the network's input, with or without random changes."""
 
@@ -120,15 +107,14 @@ def batches(
     if num_workers == 0:
         yield from (dataset[step] for step in steps)
         return
-    for batch, counts, failures in DataLoader(
-        _JoinedHands(dataset),
+    yield from DataLoader(
+        dataset,
         sampler=steps,  # type: ignore[arg-type]
         batch_size=None,
         num_workers=num_workers,
         worker_init_fn=_one_thread,
         prefetch_factor=4,
-    ):
-        yield LoadedBatch(replace(batch, hands=batch.hands[0].split(counts)), failures)
+    )
 
 
 def fixed_batches(

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from handos_model.errors import UserError
 from handos_training.data.sample import Batch, Sample, collate
@@ -131,19 +131,6 @@ class Mixture(Dataset[Loaded]):
             rng = np.random.default_rng((self.seed, 1 + source, epoch))
             self._orders[source] = epoch, rng.permutation(len(self.sources[source].dataset))
         return self._orders[source][1]
-
-
-class PositionSampler(Sampler[int]):
-    """The positions of one of `world_size` processes, from global position `start` on."""
-
-    def __init__(self, start: int, count: int, rank: int = 0, world_size: int = 1) -> None:
-        self.positions = range(start + rank, start + rank + count * world_size, world_size)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.positions)
-
-    def __len__(self) -> int:
-        return len(self.positions)
 
 
 def collate_loaded(items: list[Loaded]) -> LoadedBatch:

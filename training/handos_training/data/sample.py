@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass
 class HandLabels:
-    """Labels of the N hands of one image; missing ones are zeros with their `has_` flag False.
+    """Labels of N hands; missing ones are zeros with their `has_` flag False.
 
     Pixels count from the centre of the first pixel. Metres are in the camera's optical frame
     (x right, y down, z forward), relative to the root joint (middle MCP, joint 9).
@@ -35,22 +35,11 @@ class HandLabels:
     def __len__(self) -> int:
         return self.boxes_xyxy_px.shape[0]
 
-    def __getitem__(self, index: Tensor) -> HandLabels:
+    def __getitem__(self, index: Tensor | slice) -> HandLabels:
         return HandLabels(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def to(self, device: torch.device | str) -> HandLabels:
         return HandLabels(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
-
-    def split(self, counts: list[int]) -> list[HandLabels]:
-        """The inverse of `joined`: `counts[i]` hands in the i-th part."""
-        columns = [getattr(self, f.name).split(counts) for f in fields(self)]
-        return [HandLabels(*rows) for rows in zip(*columns, strict=True)]
-
-    @classmethod
-    def joined(cls, parts: list[HandLabels]) -> HandLabels:
-        """All hands of `parts`, which has at least one."""
-        names = [f.name for f in fields(cls)]
-        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
 _SHAPES: dict[str, tuple[int, ...]] = {
@@ -118,19 +107,43 @@ class Sample:
 
 @dataclass
 class Batch:
-    """Images of one size, stacked, and their labels as a list."""
+    """Images of one size, stacked, and the labels of all their hands, image after image."""
 
     images: Tensor  # [B,3,H,W] uint8
     camera_matrices_px: Tensor  # [B,3,3]
-    hands: list[HandLabels]
+    hands: HandLabels  # N hands
+    counts: list[int]  # hands of each image, N in all
     names: list[str]
     all_hands_labelled: Tensor  # [B] bool
+
+    @property
+    def image_index(self) -> Tensor:
+        """The image of each hand [N] int64."""
+        device = self.images.device
+        counts = torch.tensor(self.counts, device=device)
+        return torch.arange(len(counts), device=device).repeat_interleave(counts)
+
+    def hands_of(self, image: int) -> HandLabels:
+        """Labels of one image's hands, as views."""
+        first = sum(self.counts[:image])
+        return self.hands[first : first + self.counts[image]]
+
+    def sample(self, image: int) -> Sample:
+        """One image as it was before it was collated."""
+        return Sample(
+            self.images[image],
+            self.camera_matrices_px[image],
+            self.hands_of(image),
+            self.names[image],
+            bool(self.all_hands_labelled[image]),
+        )
 
     def to(self, device: torch.device | str) -> Batch:
         return Batch(
             self.images.to(device, non_blocking=True),
             self.camera_matrices_px.to(device),
-            [hands.to(device) for hands in self.hands],
+            self.hands.to(device),
+            self.counts,
             self.names,
             self.all_hands_labelled.to(device),
         )
@@ -138,10 +151,15 @@ class Batch:
 
 def collate(samples: list[Sample]) -> Batch:
     """Stack samples whose images share one size."""
+    columns = {
+        f.name: torch.cat([getattr(sample.hands, f.name) for sample in samples])
+        for f in fields(HandLabels)
+    }
     return Batch(
         torch.stack([sample.image for sample in samples]),
         torch.stack([sample.camera_matrix_px for sample in samples]),
-        [sample.hands for sample in samples],
+        HandLabels(**columns),
+        [len(sample.hands) for sample in samples],
         [sample.name for sample in samples],
         torch.tensor([sample.all_hands_labelled for sample in samples]),
     )

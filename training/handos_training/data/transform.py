@@ -16,9 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from handos_model.geometry.placement import solve_translation
 from handos_model.preprocess import PADDING_VALUE, Letterbox
-from handos_model.types import Camera
 from handos_training.data.sample import HandLabels, Sample
 
 Matrix = npt.NDArray[np.float64]
@@ -51,40 +49,7 @@ def letterbox(sample: Sample, network_hw: tuple[int, int]) -> Sample:
     box = Letterbox((height, width), network_hw)
     buffer = box.buffer()
     box.apply(np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy()), buffer)
-    sx, sy = box.scale_xy
-    matrix = np.array(
-        [[sx, 0, box.left + (sx - 1) / 2], [0, sy, box.top + (sy - 1) / 2], [0, 0, 1]]
-    )
-    return warp_labels(sample, matrix, network_hw).replace(image=_to_tensor(buffer[0]))
-
-
-def to_virtual_camera(sample: Sample) -> Sample:
-    """The same image as if the network's virtual camera had taken it (design, section 5).
-
-    The virtual camera has the longer side as focal length and the middle as principal point. The
-    root-relative hand stays as it is; each translation becomes the one whose projection is closest
-    to the true one (least squares over 21 joints). Exact where the camera is the virtual one
-    already. Otherwise depth scales with the focal length and the hand's own perspective cannot:
-    the remaining error of a joint is about |1 - f_virtual / f| * (its depth behind the root /
-    distance) of its offset from the root, and off the axis the hand is seen slightly turned. The
-    2D labels stay the true ones. Hands that cannot be placed lose their translation label.
-    """
-    height, width = sample.image.shape[1:]
-    camera = Camera.uncalibrated(width, height)
-    hands = sample.hands
-    known = torch.nonzero(hands.has_translation & hands.has_joints_m).flatten()
-    translation, has_translation = hands.translation_m.clone(), hands.has_translation.clone()
-    if len(known):
-        joints = hands.joints_m[known].double()
-        points = (joints + hands.translation_m[known, None].double()).numpy()
-        pixels = _project(points, sample.camera_matrix_px.double().numpy())
-        placed = solve_translation(joints.numpy(), pixels, np.ones(pixels.shape[:2]), camera)
-        translation[known] = torch.from_numpy(placed.translation_m).float()
-        has_translation[known] = torch.from_numpy(placed.solved)
-    return sample.replace(
-        camera_matrix_px=torch.from_numpy(camera.matrix_px).float(),
-        hands=replace(hands, translation_m=translation, has_translation=has_translation),
-    )
+    return warp_labels(sample, box.matrix, network_hw).replace(image=_to_tensor(buffer[0]))
 
 
 def warp_image(

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
 
+from handos_model.geometry.boxes import pairwise_iou
 from handos_model.network.detectors.dfine import DFineDetector
 from handos_training.data.sample import Sample
 from handos_training.data.transform import letterbox
-from handos_training.evaluation.metrics import box_iou
 from handos_training.stages.targets import cxcywh_to_xyxy
 
 Array = npt.NDArray[np.float64]
@@ -71,7 +71,7 @@ def judged_logits(
         h, w = network_hw
         boxes = cxcywh_to_xyxy(output.boxes_cxcywh[0]) * torch.tensor([w, h, w, h]) - 0.5
         own = output.logits[0, :, detector.hand_label].double().numpy()
-        overlap = box_iou(boxes.numpy(), seen.hands.boxes_xyxy_px.numpy())
+        overlap = pairwise_iou(boxes.numpy(), seen.hands.boxes_xyxy_px.numpy())
         free = np.ones(overlap.shape[1], bool)
         for query in np.argsort(-own):
             if own[query] < np.log(LOWEST_SCORE / (1 - LOWEST_SCORE)):

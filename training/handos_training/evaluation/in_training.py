@@ -48,7 +48,7 @@ class ValidationScores:
         faces: npt.NDArray[np.int64],
     ) -> None:
         """Take in one image; a missed hand has infinite 2D error and no mesh error."""
-        labels = batch.hands[image].to('cpu')
+        labels = batch.hands_of(image).to('cpu')
         truth = labels.boxes_xyxy_px.numpy()
         sure = prediction.scores >= SCORE_THRESHOLD
         self.detection.add(

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from handos_training.evaluation.metrics import box_iou
+from handos_model.geometry.boxes import pairwise_iou
 
 MIN_IOU = 0.1
 
@@ -22,7 +22,8 @@ def match_boxes(
     labels_xyxy: npt.ArrayLike, predictions_xyxy: npt.ArrayLike, min_iou: float = MIN_IOU
 ) -> npt.NDArray[np.int64]:
     """For each label [G,4] the index of its prediction [P,4], or -1 for a missed hand."""
-    iou = box_iou(labels_xyxy, predictions_xyxy)
+    boxes = (np.asarray(b, np.float64).reshape(-1, 4) for b in (labels_xyxy, predictions_xyxy))
+    iou = pairwise_iou(*boxes)
     matches = np.full(iou.shape[0], -1, dtype=np.int64)
     iou = np.where(iou >= min_iou, iou, 0.0)
     rows, columns = linear_sum_assignment(-iou)

@@ -180,16 +180,6 @@ def average_precision(
     return float(np.mean(values))
 
 
-def box_iou(a_xyxy: npt.ArrayLike, b_xyxy: npt.ArrayLike) -> Array:
-    """Intersection over union of boxes [A,4] and [B,4], as [A,B]; empty boxes give 0."""
-    a = np.asarray(a_xyxy, np.float64).reshape(-1, 1, 4)
-    b = np.asarray(b_xyxy, np.float64).reshape(1, -1, 4)
-    overlap = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    intersection = overlap.clip(0).prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - intersection
-    return np.asarray(np.where(union > 0, intersection / np.where(union > 0, union, 1.0), 0.0))
-
-
 def acceleration_errors(
     prediction_m: npt.ArrayLike, target_m: npt.ArrayLike, present: npt.ArrayLike
 ) -> Array:

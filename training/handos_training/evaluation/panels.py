@@ -23,7 +23,7 @@ def panel(batch: Batch, predictions: Sequence[Prediction]) -> Image:
     rows = []
     for i, prediction in enumerate(predictions):
         image = np.ascontiguousarray(batch.images[i].cpu().permute(1, 2, 0).numpy())
-        labels = batch.hands[i].to('cpu')
+        labels = batch.hands_of(i).to('cpu')
         guess, truth = image.copy(), image.copy()
         for box, joints, score in zip(
             prediction.boxes_xyxy_px, prediction.joints_px, prediction.scores, strict=True
@@ -44,8 +44,8 @@ def joint_map_predictions(logits: torch.Tensor, batch: Batch) -> list[Prediction
     height, width = batch.images.shape[-2:]
     scale = np.array([width / w, height / h])
     predictions = []
-    for i, labels in enumerate(batch.hands):
-        boxes = labels.boxes_xyxy_px.double().cpu().numpy()
+    for i in range(len(batch.images)):
+        boxes = batch.hands_of(i).boxes_xyxy_px.double().cpu().numpy()
         joints = np.zeros((len(boxes), 21, 2))
         for n, box in enumerate(boxes):
             x0, y0 = np.maximum(box[:2] / scale, 0).astype(int)

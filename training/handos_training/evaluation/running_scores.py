@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from handos_model.geometry.boxes import pairwise_iou
 from handos_model.types import NUM_VERTICES, ROOT_JOINT, Hand
 from handos_training.data.sample import HandLabels, Sample
 from handos_training.evaluation import metrics
@@ -68,7 +69,7 @@ class Scores:
         truth = labels.boxes_xyxy_px.double().numpy()
         self.images += 1
         self.detection.add(truth, boxes, complete=sample.all_hands_labelled)
-        self.box_ious.append(metrics.box_iou(truth, boxes))
+        self.box_ious.append(np.asarray(pairwise_iou(truth, boxes), np.float64))
         self.box_scores.append(np.array([hand.score for hand in predictions], np.float64))
         answers: list[Hand | None] = [
             predictions[m] if m >= 0 else None for m in match_boxes(truth, boxes)
@@ -154,7 +155,7 @@ class Scores:
         if hand is not None:
             self.values[f'{mean_name}_found_mm'].append(1000 * float(errors.mean()))
         counted = errors if hand is not None else np.full_like(errors, np.inf)
-        self.errors_m[auc_name].append(counted.astype(np.float32))
+        self.errors_m[auc_name].append(counted)
 
     def _f_scores(self, suffix: str, guess: Array, truth: Array) -> None:
         for name, score in zip(('f5', 'f15'), metrics.f_scores(guess, truth), strict=True):

@@ -98,7 +98,10 @@ def _vertices(hand: Hand | None) -> Array:
 
 
 def _write_json(path: Path, joints: list[Array], vertices: list[Array]) -> Path:
-    rounded = [[np.round(value, 6).tolist() for value in values] for values in (joints, vertices)]
+    rounded = [  # in doubles: a rounded float32 has seventeen digits again
+        [np.round(np.asarray(value, np.float64), 6).tolist() for value in values]
+        for values in (joints, vertices)
+    ]
     return _write_text(path, json.dumps(rounded))
 
 

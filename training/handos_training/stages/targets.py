@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from handos_training.data.sample import Batch, HandLabels, empty_labels
+from handos_training.data.sample import Batch, HandLabels
 
 
 @dataclass
@@ -38,25 +38,15 @@ class HandTargets:
         )
 
 
-def concatenate(labels: list[HandLabels]) -> HandLabels:
-    """All hands of a list of images in one HandLabels."""
-    if not labels:
-        return empty_labels(0)
-    return HandLabels(
-        **{f.name: torch.cat([getattr(one, f.name) for one in labels]) for f in fields(HandLabels)}
-    )
-
-
 def hand_targets(batch: Batch) -> HandTargets:
     """Gather and normalise the labels of a batch."""
     height, width = batch.images.shape[-2:]
     device = batch.images.device
-    labels = concatenate(batch.hands)
+    labels = batch.hands
     size_px = torch.tensor([width, height], dtype=torch.float32, device=device)
-    counts = torch.tensor([len(hands) for hands in batch.hands], device=device)
     return HandTargets(
         labels,
-        torch.arange(len(batch.hands), device=device).repeat_interleave(counts),
+        batch.image_index,
         xyxy_px_to_cxcywh(labels.boxes_xyxy_px, size_px),
         (labels.joints_px + 0.5) / size_px,
         _area_px2(labels),
@@ -75,6 +65,21 @@ def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     """Centre and size [...,4] to corners [...,4], in the same units."""
     centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
     return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def iou_and_giou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU [...] of boxes [...,4] one by one; 0 where both are empty."""
+    low = torch.maximum(a_xyxy[..., :2], b_xyxy[..., :2])
+    high = torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:])
+    hull = torch.maximum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - torch.minimum(
+        a_xyxy[..., :2], b_xyxy[..., :2]
+    )
+    overlap = (high - low).clamp(min=0).prod(-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1) for boxes in (a_xyxy, b_xyxy)]
+    union = areas[0] + areas[1] - overlap
+    iou = overlap / union.clamp(min=1e-9)
+    hull_area = hull.prod(-1).clamp(min=1e-9)
+    return iou, iou - (hull_area - union) / hull_area
 
 
 def _area_px2(labels: HandLabels) -> Tensor:

@@ -7,7 +7,6 @@ be stopped at any time, continued, and shared among processes; training may read
 
 from __future__ import annotations
 
-import os
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -19,11 +18,12 @@ import cv2
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from handos_model.errors import UserError
+from handos_model.files import write_whole
 from handos_training.data.sample import HandLabels, Sample
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
@@ -43,9 +43,7 @@ def write_shard(path: Path, samples: list[Sample]) -> None:
     for name in LABEL_FIELDS:
         tensors[f'hands.{name}'] = torch.cat([getattr(sample.hands, name) for sample in samples])
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    save_file(tensors, temporary)
-    temporary.replace(path)
+    write_whole(path, save(tensors))
 
 
 class CachedHands:
@@ -154,13 +152,7 @@ def _samples(config: CacheConfig, number: int) -> Iterator[Sample]:
     for index in range(number * batches_a_shard, (number + 1) * batches_a_shard):
         batch = hands.batch(index).to('cpu')
         for i in range(min(wanted, len(batch.names))):
-            yield Sample(
-                batch.images[i],
-                batch.camera_matrices_px[i],
-                batch.hands[i],
-                batch.names[i],
-                bool(batch.all_hands_labelled[i]),
-            )
+            yield batch.sample(i)
         wanted -= len(batch.names)
 
 

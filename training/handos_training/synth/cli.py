@@ -1,4 +1,4 @@
-"""`handos-synth`: look at generated hands, measure the generator, or write shards of them."""
+"""`handos-synth`: look at generated hands, or measure the generator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 from handos_model.environment import describe_machine
 from handos_model.errors import UserError
 from handos_training.data.sample import Batch
-from handos_training.data.shards import ShardWriter
 from handos_training.synth.config import SynthConfig
 from handos_training.synth.dataset import SynthHands
 from handos_training.synth.sheet import contact_sheet
@@ -42,25 +41,7 @@ def preview(
     sheet = contact_sheet(batch, columns, labels)
     if not cv2.imwrite(str(out), sheet[..., ::-1]):
         raise UserError(f'{out}: cannot be written; give a .png or .jpg in a folder that exists')
-    print(f'{out}: {count} images, {sum(map(len, batch.hands))} labelled hands')
-
-
-def write(
-    folder: tyro.conf.Positional[Path],
-    count: int = 1000,
-    per_shard: int = 1000,
-    batch_size: int = 16,
-    workers: int = 0,
-    seed: int = 0,
-    device: str = 'cpu',
-    config: SynthConfig = DEFAULT,
-) -> None:
-    """Write `count` samples as webdataset shards (format: handos_training/data/shards.py)."""
-    stream = iter(_loader(config, batch_size, workers, seed, device))
-    with ShardWriter(folder, per_shard) as writer:
-        while writer.count < count:
-            writer.write(_first(next(stream), count - writer.count))
-    print(f'{folder}: {writer.count} samples')
+    print(f'{out}: {count} images, {len(batch.hands)} labelled hands')
 
 
 def bench(
@@ -100,7 +81,7 @@ def measure(
         next(stream)
     start, hands = time.perf_counter(), 0
     for _ in range(batches):
-        hands += sum(map(len, next(stream).hands))
+        hands += len(next(stream).hands)
     seconds = time.perf_counter() - start
     del stream
     # Processor time tells the same on a busy machine.
@@ -128,16 +109,6 @@ def measure(
     }
 
 
-def _first(batch: Batch, count: int) -> Batch:
-    return Batch(
-        batch.images[:count],
-        batch.camera_matrices_px[:count],
-        batch.hands[:count],
-        batch.names[:count],
-        batch.all_hands_labelled[:count],
-    )
-
-
 def _loader(
     config: SynthConfig, batch_size: int, workers: int, seed: int, device: str
 ) -> DataLoader[Batch]:
@@ -156,7 +127,7 @@ def _one_thread(worker: int) -> None:
 
 def main() -> None:
     try:
-        tyro.extras.subcommand_cli_from_dict({'preview': preview, 'bench': bench, 'write': write})
+        tyro.extras.subcommand_cli_from_dict({'preview': preview, 'bench': bench})
     except (UserError, ValueError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -66,11 +66,11 @@ class SynthHands(IterableDataset[Batch]):
             scene.mesh, scene.camera_matrices_px, height, width, generator, scene.up
         )
         buffers = Buffers(rendered.fragments, scene.mesh.face_part, scene.face_arm)
-        labels, complete = label_hands(
+        labels, counts, complete = label_hands(
             self.config, scene.hands, builder.arm.hand_faces, scene.camera_matrices_px, buffers
         )
         names = [f'synth/{self.seed}/{index}/{i}' for i in range(self.batch_size)]
-        return Batch(rendered.image, scene.camera_matrices_px, labels, names, complete)
+        return Batch(rendered.image, scene.camera_matrices_px, labels, counts, names, complete)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, '_built': None}

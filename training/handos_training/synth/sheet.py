@@ -35,8 +35,8 @@ def contact_sheet(batch: Batch, columns: int, labels: bool = True) -> Image:
     """All images of a batch side by side, RGB [rows H, columns W, 3]; empty cells are black."""
     images = batch.images.permute(0, 2, 3, 1).cpu().numpy()
     cells = [
-        draw_labels(image, hands.to('cpu')) if labels else image
-        for image, hands in zip(images, batch.hands, strict=True)
+        draw_labels(image, batch.hands_of(i).to('cpu')) if labels else image
+        for i, image in enumerate(images)
     ]
     cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
     rows = [np.concatenate(cells[i : i + columns], 1) for i in range(0, len(cells), columns)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from cyclonedds.builtin import (
@@ -12,13 +13,13 @@ from cyclonedds.builtin import (
     BuiltinTopicDcpsSubscription,
 )
 from cyclonedds.core import Entity
+from cyclonedds.idl import IdlStruct
+from cyclonedds.topic import Topic
+from rosbags.typesys.store import Typestore
 
 from handos_ros.runtime.embedded.wire import cdr, transport
 from handos_ros.runtime.embedded.wire.dds_types import ros_type_name
 from handos_ros.runtime.embedded.wire.qos import DurabilityPolicy, QoSProfile, TopicEndpointInfo
-
-if TYPE_CHECKING:
-    from handos_ros.runtime.embedded.context import Context
 
 MOST_ENDPOINTS = 2000  # read from discovery at once
 
@@ -26,19 +27,22 @@ MOST_ENDPOINTS = 2000  # read from discovery at once
 class Graph:
     """This participant's entry in the graph, and what is known of the others' endpoints."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(
+        self, participant: Any, store: Typestore, topic: Callable[[str, str], Topic[IdlStruct]]
+    ) -> None:
+        self._participant = participant
+        self._store = store
         self._lock = threading.Lock()
         self._nodes: dict[tuple[str, str], tuple[list[bytes], list[bytes]]] = {}
-        types: Any = context.store.types
+        types: Any = store.types
         self._info_type = types['rmw_dds_common/msg/ParticipantEntitiesInfo']
         self._node_type = types['rmw_dds_common/msg/NodeEntitiesInfo']
         self._gid_type = types['rmw_dds_common/msg/Gid']
         self._gid_bytes = len(self._gid_type().data)  # 24 in Humble, 16 since Iron
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._writer = transport.RawWriter(
-            context.participant,
-            context.topic('ros_discovery_info', self._info_type.__msgtype__),
+            participant,
+            topic('ros_discovery_info', self._info_type.__msgtype__),
             latched.to_dds(),
         )
 
@@ -89,13 +93,13 @@ class Graph:
             )
             for (namespace, name), (readers, writers) in self._nodes.items()
         ]
-        participant = self._gid(self._context.participant.guid.bytes)
+        participant = self._gid(self._participant.guid.bytes)
         message = self._info_type(gid=participant, node_entities_info_seq=nodes)
-        self._writer.write(cdr.serialize(self._context.store, message))
+        self._writer.write(cdr.serialize(self._store, message))
 
     def _endpoints(self, builtin_topic: Any, dds_topic_name: str) -> list[TopicEndpointInfo]:
         """Endpoints that are there now; a reader kept for long would keep those that are gone."""
-        reader = BuiltinDataReader(self._context.participant, builtin_topic)
+        reader = BuiltinDataReader(self._participant, builtin_topic)
         try:
             return [
                 TopicEndpointInfo(

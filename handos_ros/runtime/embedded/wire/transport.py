@@ -93,9 +93,13 @@ class RawWriter:
 
     def matched(self) -> int:
         """How many readers receive what is written."""
-        return _current_count(
-            self.entity, 'dds_get_publication_matched_status', dds_c_t.publication_matched_status
+        status = dds_c_t.publication_matched_status()
+        code = DDS._dll_handle.dds_get_publication_matched_status(
+            self.entity._ref, ctypes.byref(status)
         )
+        if code < 0:
+            raise DDSException(code, 'could not count readers')
+        return int(status.current_count)
 
 
 class RawReader:
@@ -120,20 +124,6 @@ class RawReader:
         """The status of messages that never arrived; reading it clears its change count."""
         return self.entity.get_sample_lost_status()
 
-    def matched(self) -> int:
-        """How many writers are received."""
-        return _current_count(
-            self.entity, 'dds_get_subscription_matched_status', dds_c_t.subscription_matched_status
-        )
-
 
 class _Sample(ctypes.Structure):
     _fields_ = (('data', ctypes.c_void_p), ('size', ctypes.c_size_t))
-
-
-def _current_count(entity: Entity, function: str, status_type: type[ctypes.Structure]) -> int:
-    status = status_type()
-    code = getattr(DDS._dll_handle, function)(entity._ref, ctypes.byref(status))
-    if code < 0:
-        raise DDSException(code, f'{function} failed')
-    return int(status.current_count)

@@ -135,8 +135,8 @@ def label_hands(
     hand_faces: Tensor,
     camera_matrices_px: Tensor,
     buffers: Buffers,
-) -> tuple[list[HandLabels], Tensor]:
-    """Labels of each image's hands, and whether every hand with visible pixels has one [B].
+) -> tuple[HandLabels, list[int], Tensor]:
+    """Labels image after image, their number in each, and whether all visible hands have one [B].
 
     A hand of which too little is visible has no label; its image is then not fully labelled,
     unless it is so small that nobody could tell.
@@ -177,5 +177,7 @@ def label_hands(
         has_vertices_m=known(),
         has_translation=known(),
     )
-    labels = [everything[enough & (hands.image == image)] for image in range(B)]
-    return labels, complete
+    rows = enough.nonzero().flatten()
+    rows = rows[hands.image[rows].argsort(stable=True)]
+    counts = torch.bincount(hands.image[rows], minlength=B).tolist()
+    return everything[rows], counts, complete
