@@ -41,9 +41,10 @@ def test_a_saved_network_is_the_same_network(network, folder):
     assert torch.equal(outputs[0].vertices_m, outputs[1].vertices_m)
 
 
-def test_a_referenced_detector_stays_where_it_is(network, tmp_path):
+def test_a_referenced_detector_stays_where_it_is(tmp_path):
+    network = small_network(small_config('rt_detr_v2'))
     network.detector.model.save_pretrained(tmp_path / 'detector')
-    reference = DetectorConfig('d_fine', reference=str(tmp_path / 'detector'))
+    reference = DetectorConfig('rt_detr_v2', reference=str(tmp_path / 'detector'))
     head_only = HandOS.from_config(replace(network.config, detector=reference), hand_model())
     head_only.save_pretrained(tmp_path / 'head')
     saved, whole = (
