@@ -82,7 +82,8 @@ json.dump(scores, open(sys.argv[2] + '/official.json', 'w'))
 
 def official(program: str, *arguments: str) -> None:
     command = [sys.executable, '-c', PREPARE + program, *arguments]
-    subprocess.run(command, check=True, capture_output=True)
+    # Some write plots and data where they are started.
+    subprocess.run(command, check=True, capture_output=True, cwd=arguments[1])
 
 
 def guesses(sample: Sample, model: HandModel, dataset: str, seed: int) -> list[Hand]:
@@ -199,7 +200,8 @@ def test_dexycb(tmp_path: Path) -> None:
         assert theirs[key]['auc'] == pytest.approx(scores[area], abs=1e-6)
 
 
-def test_hint() -> None:
+def test_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     sys.path.insert(0, str(OFFICIAL / 'hamer' / 'hamer' / 'utils'))
     try:
         import pose_utils
