@@ -137,15 +137,6 @@ def test_a_node_that_is_stopped(alone: Watched) -> None:
     assert alone.stamps_s[-1] > began_s - 0.5  # new images, no queue of old ones
 
 
-@pytest.mark.fault('process', 'no file descriptor left', 'hands go on')
-def test_a_node_without_file_descriptors(alone: Watched) -> None:
-    assert alone.hears()
-    node = psutil.Process(alone.node.pid)
-    node.rlimit(psutil.RLIMIT_NOFILE, (node.num_fds(), node.num_fds()))
-    assert alone.hears(40, timeout_s=PROMISED_S + 2.0)
-    assert alone.node.poll() is None
-
-
 @pytest.mark.fault('process', 'everything on one core', 'hands go on')
 def test_everything_on_one_core(alone: Watched) -> None:
     assert alone.hears()
