@@ -32,6 +32,14 @@ BERT = {
     'intermediate_size': 64, 'vocab_size': 3000,
 }  # fmt: skip
 
+HGNET = {  # a backbone of the library's own, where nano has ours
+    'model_type': 'hgnet_v2', 'stem_channels': [3, 8, 8], 'stage_in_channels': [8, 16, 24, 32],
+    'stage_mid_channels': [8, 8, 16, 16], 'stage_out_channels': [16, 24, 32, 48],
+    'stage_num_blocks': [1, 1, 1, 1], 'stage_downsample': [False, True, True, True],
+    'stage_light_block': [False] * 4, 'stage_kernel_size': [3] * 4,
+    'stage_numb_of_layers': [1] * 4, 'hidden_sizes': [16, 24, 32, 48], 'depths': [1] * 4,
+    'out_indices': [2, 3, 4],
+}  # fmt: skip
 SMALL_DETECTORS = {
     'd_fine': DetectorConfig(
         'd_fine', model={**HandOSConfig.nano().detector.model, 'num_queries': 20}
