@@ -18,7 +18,7 @@ HEAD = """# Faults, and what happens
 
 Each row is a fault that a test causes, not a claim: `make test` runs those marked *quick*, and
 `make test-long` the others. What is said stands in `/diagnostics`; whatever comes back does so
-within five seconds, or the test fails. The table is written by `test/fault_table.py`.
+within five seconds, or the test fails. The table is written by `test/plugins/fault_table.py`.
 
 """
 TAIL = """
