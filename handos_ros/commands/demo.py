@@ -40,7 +40,7 @@ def demo(
     mano: ManoOption = None,
     backend: Annotated[str, typer.Option(help='auto, or one of `handos doctor`.')] = 'auto',
     rate_hz: Annotated[float, typer.Option('--rate', help='Images a second.')] = 15.0,
-    score: Annotated[float, typer.Option(help='Least score of a hand.')] = 0.5,
+    score: Annotated[float, typer.Option(help='Least score of a hand.')] = 0.3,
     limit_s: Annotated[float, typer.Option('--limit', help='Stop after so long [s].')] = 100.0,
 ) -> None:
     """Show hands of a video in the terminal; write overlay video, recording and picture."""

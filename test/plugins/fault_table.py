@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ORDER = ('camera', 'network', 'process', 'backend', 'disk', 'training')
 HEAD = """# Faults, and what happens
 
