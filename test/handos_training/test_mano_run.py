@@ -120,5 +120,5 @@ def test_export_and_node(trained: tuple[Path, Path, Path], tmp_path: Path) -> No
     perception = PipelinePerception(settings, print)
     assert perception.template_hash == HandModel.from_mano(mano).template_hash
     image = np.full((120, 160, 3), 90, np.uint8)
-    hands = perception(image, Camera.uncalibrated(160, 120), 0.0, None)
+    hands = perception(image, Camera.uncalibrated(160, 120), None)
     assert hands and hands[0].vertices_m.shape == (778, 3)
