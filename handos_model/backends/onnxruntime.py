@@ -98,8 +98,6 @@ def session_options(threads: int | None) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # Each graph has its own threads: those of one would spin on the cores that the next needs.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-    # Numbers so near to zero that they are slow are nothing to us.
-    options.add_session_config_entry('session.set_denormal_as_zero', '1')
     return options
 
 

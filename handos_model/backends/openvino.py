@@ -98,7 +98,6 @@ def open_engine(weights: Path, options: EngineOptions) -> Engine:
         'INFERENCE_NUM_THREADS': options.threads or usable_cores(),
         # Left alone, OpenVINO takes bf16 or fp16 wherever the CPU has it.
         'INFERENCE_PRECISION_HINT': hint,
-        'CPU_DENORMALS_OPTIMIZATION': 'YES',  # numbers near zero are slow, and nothing to us
     }
     if (cache := _cache_folder()) is not None:
         settings['CACHE_DIR'] = cache
