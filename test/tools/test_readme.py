@@ -26,7 +26,6 @@ RUN_ELSEWHERE = {
     'handos camera 0': 'handos_ros/test_end_to_end.py',
     'handos run': 'handos_ros/test_end_to_end.py',
     'handos echo': 'handos_ros/test_end_to_end.py',
-    'handos demo --score': 'handos_ros/test_shipped.py',
     'handos convert-mano': 'handos_model/hand/test_mano_pickle.py',
     'handos-train nano_full': 'handos_training/test_train.py',
     'handos-eval synth --weights runs/nano_full/weights': 'handos_training/test_evaluate.py',
