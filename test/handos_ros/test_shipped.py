@@ -14,7 +14,7 @@ from handos_model.weights.exported import ExportedWeights
 from handos_model.weights.store import find_weights, verify_checksums
 from handos_ros.commands.demo import CLIP
 
-LIMIT_MB = 60  # float and 8-bit graphs, and the weights to train on from
+LIMIT_MB = 40
 
 
 def frames(path: Path, every: int) -> list:

@@ -338,7 +338,8 @@ def test_the_default_watchdog_is_two_seconds(rig):
 def test_hands_left_out_for_nan_are_said(rig):
     rig.perception.not_finite = 1
     rig.send_and_wait()
-    rig.wait_for_status('backend', 'NaN')
+    status = rig.wait_for_status('backend', 'NaN')
+    assert status.level != type(status).OK
 
 
 def test_tracks_outlive_a_backend(rigs):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from handos_model.errors import UserError
 from handos_model.hand.model import HandModel
 from handos_model.network.handos import HandOS
 from handos_model.preprocess import Letterbox
@@ -47,8 +48,11 @@ class FlatPipeline:
         return [_hand(float(found.scores[i]), boxes[i], joints_px[i]) for i in range(len(boxes))]
 
     def in_boxes(self, image: ImageArray, camera: Camera, boxes_xyxy_px: FloatArray) -> list[Hand]:
-        """Not offered: the paper's ablations of the 2D stage use the detector's boxes."""
-        raise NotImplementedError('weights of the 2D stage are evaluated in detected boxes')
+        """Raises UserError: the paper's ablations of the 2D stage use the detector's boxes."""
+        raise UserError(
+            'weights of the 2D stage are evaluated in detected boxes: leave out --boxes truth, or '
+            'give weights of the full stage'
+        )
 
 
 def _hand(score: float, box_xyxy_px: FloatArray, joints_px: FloatArray) -> Hand:
