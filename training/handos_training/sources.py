@@ -16,6 +16,7 @@ from handos_training.data.augment import AugmentConfig
 from handos_training.data.datasets.catalogue import open_dataset
 from handos_training.data.feed import GeneratedBatches, SizeHW, StoredBatches, fixed_batches
 from handos_training.data.mix import LoadedBatch, SampleDataset, Source
+from handos_training.data.mosaic import MosaicConfig
 from handos_training.data.sample import Batch, Sample
 from handos_training.synth.cache import CacheConfig, CachedHands, generate
 from handos_training.synth.config import SynthConfig
@@ -81,7 +82,10 @@ def training_batches(
         if data.augment:
             augment = AugmentConfig(flip=data.flip, focus=data.focus, focus_side=data.focus_side)
         sizes = size_for if config.long_edge else config.image_sizes_hw
-        return StoredBatches(sources, config.batch_size, sizes, config.seed, rank, world, augment)
+        mosaic = MosaicConfig(share=data.mosaic) if data.mosaic else None
+        return StoredBatches(
+            sources, config.batch_size, sizes, config.seed, rank, world, augment, mosaic
+        )
     if config.template is not None:
         raise UserError(
             'generated hands are of the embedded hand, whose vertices are not those of MANO: give '

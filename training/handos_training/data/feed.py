@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from handos_training.data.augment import Augment, AugmentConfig
 from handos_training.data.mix import LoadedBatch, Mixture, SampleDataset, Source, collate_loaded
+from handos_training.data.mosaic import Mosaic, MosaicConfig
 from handos_training.data.sample import Batch, Sample, collate
 from handos_training.data.transform import letterbox
 
@@ -38,8 +39,10 @@ class StoredBatches(Dataset[LoadedBatch]):
         rank: int = 0,
         world: int = 1,
         augment: AugmentConfig | None = None,
+        mosaic: MosaicConfig | None = None,
     ) -> None:
-        self.sources, self.sizes_hw, self.augment = sources, sizes_hw, augment
+        self.sources, self.sizes_hw = sources, sizes_hw
+        self.augment, self.mosaic = augment, mosaic
         self.mixtures: dict[SizeHW | None, Mixture] = {}
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
 
@@ -58,7 +61,12 @@ class StoredBatches(Dataset[LoadedBatch]):
     def _mixture(self, size_hw: SizeHW | None) -> Mixture:
         if size_hw not in self.mixtures:
             fit = None if size_hw is None else _Fit(size_hw, self.augment)
-            self.mixtures[size_hw] = Mixture(self.sources, self.seed, fit)
+            join = None
+            if size_hw is not None and self.mosaic is not None:
+                # A canvas of more pixels than the network's input, as augmentation may zoom in.
+                height, width = (side * 4 // 3 for side in size_hw)
+                join = Mosaic((height, width), self.mosaic)
+            self.mixtures[size_hw] = Mixture(self.sources, self.seed, fit, join)
         return self.mixtures[size_hw]
 
 

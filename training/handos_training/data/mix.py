@@ -1,7 +1,7 @@
 """Several datasets as one endless, deterministic stream that can start anywhere.
 
 Position p of the stream is a pure function of (seed, p): which dataset, which of its samples, and
-the seed of its augmentation. So resuming is starting at the saved position, and N processes share
+the seed of its augmentation (and of its mosaic, which joins it with other samples). So resuming is starting at the saved position, and N processes share
 a stream by taking every N-th position. Samples that cannot be read are replaced, and counted.
 """
 
@@ -47,6 +47,14 @@ class Source:
     weight: float = 1.0
 
 
+class Joiner(Protocol):
+    """Puts further samples, which it asks `another` for, beside one; or leaves it as it is."""
+
+    def __call__(
+        self, sample: Sample, another: Callable[[], Sample], rng: np.random.Generator
+    ) -> Sample: ...
+
+
 class Draw(NamedTuple):
     """What stands at one position of the stream."""
 
@@ -77,6 +85,7 @@ class Mixture(Dataset[Loaded]):
         sources: Sequence[Source],
         seed: int,
         transform: Callable[[Sample, np.random.Generator], Sample] | None = None,
+        join: Joiner | None = None,
     ) -> None:
         for source in sources:
             if not source.weight > 0:
@@ -88,6 +97,7 @@ class Mixture(Dataset[Loaded]):
         self.sources = list(sources)
         self.seed = seed
         self.transform = transform
+        self.join = join
         self.quotas = _quotas([source.weight for source in sources])
         self._orders: dict[int, tuple[int, npt.NDArray[np.int64]]] = {}
         self._block: tuple[int, npt.NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
@@ -113,10 +123,12 @@ class Mixture(Dataset[Loaded]):
             try:
                 sample = source.dataset[index]
                 sample.check()
+                rng = np.random.default_rng(draw.augmentation_seed)
+                if self.join is not None:
+                    sample = self.join(sample, lambda: self._any(rng), rng)
                 if self.transform is not None:
-                    rng = np.random.default_rng(draw.augmentation_seed)
                     sample = self.transform(sample, rng)
-                    sample.check()
+                sample.check()
                 return Loaded(sample, tuple(failures))
             except CORRUPT as error:
                 failures.append(f'{source.name}[{index}]: {type(error).__name__}: {error}')
@@ -124,6 +136,11 @@ class Mixture(Dataset[Loaded]):
             f'{source.name}: {MAX_REPLACEMENTS} samples in a row cannot be read, the last: '
             f'{failures[-1]}. Run `handos-train check-data` on the dataset.'
         )
+
+    def _any(self, rng: np.random.Generator) -> Sample:
+        """Some sample of the stream, a dataset as often as its share says."""
+        source = self.sources[int(rng.choice(len(self.sources), p=self.quotas / BLOCK))]
+        return source.dataset[int(rng.integers(len(source.dataset)))]
 
     def _order(self, source: int, epoch: int) -> npt.NDArray[np.int64]:
         """The permutation of a dataset in its `epoch`-th pass; the last one is kept."""

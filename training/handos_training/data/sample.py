@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -69,6 +70,13 @@ def empty_labels(num_hands: int) -> HandLabels:
         dtype = torch.bool if flag else torch.float32
         values[name] = torch.zeros(num_hands, *shape, dtype=dtype)
     return HandLabels(**values)
+
+
+def join_labels(parts: Sequence[HandLabels]) -> HandLabels:
+    """The hands of all parts, one after the other."""
+    return HandLabels(
+        **{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(HandLabels)}
+    )
 
 
 @dataclass
@@ -151,14 +159,10 @@ class Batch:
 
 def collate(samples: list[Sample]) -> Batch:
     """Stack samples whose images share one size."""
-    columns = {
-        f.name: torch.cat([getattr(sample.hands, f.name) for sample in samples])
-        for f in fields(HandLabels)
-    }
     return Batch(
         torch.stack([sample.image for sample in samples]),
         torch.stack([sample.camera_matrix_px for sample in samples]),
-        HandLabels(**columns),
+        join_labels([sample.hands for sample in samples]),
         [len(sample.hands) for sample in samples],
         [sample.name for sample in samples],
         torch.tensor([sample.all_hands_labelled for sample in samples]),
