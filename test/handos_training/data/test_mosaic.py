@@ -18,7 +18,7 @@ def spotted(colour: int) -> Sample:
     """A dark image whose joints are single bright squares of `colour`."""
     sample = labelled_sample(colour)
     image = torch.zeros_like(sample.image)
-    for x, y in sample.hands.joints_px[0].round().long().tolist():
+    for x, y in sample.hands.joints_px.flatten(0, 1).round().long().tolist():
         image[:, max(y - 6, 0) : y + 7, max(x - 6, 0) : x + 7] = colour
     return sample.replace(image=image)
 
