@@ -1,8 +1,9 @@
 """Several datasets as one endless, deterministic stream that can start anywhere.
 
 Position p of the stream is a pure function of (seed, p): which dataset, which of its samples, and
-the seed of its augmentation (and of its mosaic, which joins it with other samples). So resuming is starting at the saved position, and N processes share
-a stream by taking every N-th position. Samples that cannot be read are replaced, and counted.
+the seed of its augmentation and of its mosaic, which joins it with others. So resuming is starting
+at the saved position, and N processes share a stream by taking every N-th position. Samples that
+cannot be read are replaced, and counted.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ class Joiner(Protocol):
     """Puts further samples, which it asks `another` for, beside one; or leaves it as it is."""
 
     def __call__(
-        self, sample: Sample, another: Callable[[], Sample], rng: np.random.Generator
+        self,
+        sample: Sample,
+        another: Callable[[np.random.Generator], Sample],
+        rng: np.random.Generator,
     ) -> Sample: ...
 
 
@@ -125,7 +129,7 @@ class Mixture(Dataset[Loaded]):
                 sample.check()
                 rng = np.random.default_rng(draw.augmentation_seed)
                 if self.join is not None:
-                    sample = self.join(sample, lambda: self._any(rng), rng)
+                    sample = self.join(sample, self._any, rng)
                 if self.transform is not None:
                     sample = self.transform(sample, rng)
                 sample.check()

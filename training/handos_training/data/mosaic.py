@@ -46,13 +46,16 @@ class Mosaic:
         self.config = config
 
     def __call__(
-        self, sample: Sample, another: Callable[[], Sample], rng: np.random.Generator
+        self,
+        sample: Sample,
+        another: Callable[[np.random.Generator], Sample],
+        rng: np.random.Generator,
     ) -> Sample:
         """`sample` as it is, or in the first tile beside one or three that `another` gives."""
         if rng.random() >= self.config.share:
             return sample
         layout = LAYOUTS[int(rng.choice(len(LAYOUTS), p=self.config.layout_shares))]
-        samples = [sample, *(another() for _ in range(layout[0] * layout[1] - 1))]
+        samples = [sample, *(another(rng) for _ in range(layout[0] * layout[1] - 1))]
         return joined(samples, layout, self.canvas_hw, self.config, rng)
 
 

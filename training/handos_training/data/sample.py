@@ -75,7 +75,10 @@ def empty_labels(num_hands: int) -> HandLabels:
 def join_labels(parts: Sequence[HandLabels]) -> HandLabels:
     """The hands of all parts, one after the other."""
     return HandLabels(
-        **{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(HandLabels)}
+        **{
+            f.name: torch.cat([getattr(part, f.name) for part in parts])
+            for f in fields(HandLabels)
+        }
     )
 
 
