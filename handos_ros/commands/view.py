@@ -78,6 +78,8 @@ def play(
 
 def _watch(viewer: HandViewer, hands: str, image: str, camera_info: str) -> None:
     """Show live topics; the newest frame wins."""
+    from handos_ros.node.deaf_reader import DeafReader, Remedy
+    from handos_ros.node.intake import Intake
     from handos_ros.runtime import (
         DurabilityPolicy,
         Node,
@@ -96,16 +98,18 @@ def _watch(viewer: HandViewer, hands: str, image: str, camera_info: str) -> None
 
     def on_hands(message: Any) -> None:
         newest[:] = [message]
+        images.reader.pulse()  # the camera lives, or there would be none
 
     sensor = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     compressed = image.endswith('/compressed')
     image_type = f'sensor_msgs/msg/{"CompressedImage" if compressed else "Image"}'
     base = image.removesuffix('/compressed').rsplit('/', 1)[0]
+    reader = DeafReader(remedies=(Remedy.SUBSCRIPTION,))
+    images = Intake(node, image, image_type, assembler.add_image, reader)
     for type_name, topic, callback, qos in (
         (HANDS_TYPE, hands, on_hands, QoSProfile(depth=1)),
         (TOPOLOGY_TYPE, f'{hands.rsplit("/", 1)[0]}/topology', assembler.add_topology, latched),
-        (image_type, image, assembler.add_image, sensor),
         ('sensor_msgs/msg/CameraInfo', camera_info or f'{base}/camera_info',
          assembler.add_camera_info, sensor),
     ):  # fmt: skip
@@ -113,5 +117,6 @@ def _watch(viewer: HandViewer, hands: str, image: str, camera_info: str) -> None
     with serving(node) as executor:
         while ok():
             executor.spin_once(timeout_sec=0.2)
+            images.watch()
             if newest:
                 viewer.show(assembler.assemble(newest.pop(), node.get_clock().now().nanoseconds))

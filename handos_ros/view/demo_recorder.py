@@ -12,7 +12,7 @@ import numpy as np
 
 from handos_model.types import ImageArray
 from handos_ros.messages.conversions import Limits, image_to_rgb, stamp_ns
-from handos_ros.runtime import DurabilityPolicy, QoSProfile, ReliabilityPolicy, message_type
+from handos_ros.runtime import DurabilityPolicy, QoSProfile, message_type
 from handos_ros.runtime.bags import BagWriter, Messages
 
 LIMITS = Limits()
@@ -56,7 +56,8 @@ class DemoRecorder:
             self._bag.add_topic(topic, type_name, latched=name == 'topology')
         self._video = OverlayVideo(folder / 'overlay.mp4', rate_hz)
         self._scores: dict[int, float] = {}  # stamp -> score of the least sure hand
-        latest = QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
+        # The demo's own camera is reliable, and only a reliable reader gets torn images mended.
+        latest = QoSProfile(depth=2)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         for topic, type_name, callback, qos in (
             ('/handos/hands', 'handos/msg/HandMeshArray', self._on_hands, QoSProfile(depth=10)),
