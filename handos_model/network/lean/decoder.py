@@ -117,29 +117,29 @@ class LeanDecoder(nn.Module):
         seen = plain.joint_heads[-1].visibility
         visibility = torch.addmm(seen.bias[:, None], seen.weight, joint_tokens.t())
         visibility = visibility.view(K, J).sigmoid()
-        joints_2d = places * size + centre
         mesh, translation = self._mesh(
-            joint_tokens.view(K, J, -1), rows[:, -1], residual, joints_2d, depths_m, size
+            joint_tokens.view(K, J, -1), rows[:, -1], residual, places, depths_m, centre, size
         )
-        return joints_2d, visibility, mesh[:, :NUM_VERTICES], mesh[:, NUM_VERTICES:], translation
+        return places * size + centre, visibility, mesh[:, :NUM_VERTICES], mesh[:, NUM_VERTICES:], translation
 
     def _mesh(
         self,
         joint_tokens: Tensor,
         camera_token: Tensor,
         residual: Any,
-        joints_2d: Tensor,
+        places: Tensor,
         depths_m: Tensor | None,
+        centre: Tensor,
         size: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Vertices and joints [K,778+21,3], and translation [K,3], of the last mesh head."""
         plain: Any = self.plain
-        head, K = plain.mesh_heads[-1], joints_2d.shape[0]
+        head, K = plain.mesh_heads[-1], places.shape[0]
         log_scale = head.log_scale(joint_tokens.mean(1)).clamp(-3, 3)
-        extent_px = (size[:, 0] * self.image_px).amax(-1, keepdim=True)
-        metres_per_px = HAND_EXTENT_M * log_scale.exp() / extent_px  # [K,1]
-        root = joints_2d[:, ROOT_JOINT : ROOT_JOINT + 1]
-        flat_m = (joints_2d - root) * (self.image_px * metres_per_px[:, None])
+        size_px = size[:, 0] * self.image_px
+        metres_per_px = HAND_EXTENT_M * log_scale.exp() / size_px.amax(-1, keepdim=True)  # [K,1]
+        root = places[:, ROOT_JOINT : ROOT_JOINT + 1]
+        flat_m = (places - root) * (size_px * metres_per_px)[:, None]
         if depths_m is None:
             depths_m = torch.zeros_like(flat_m[..., 0])
         joints_m = torch.cat([flat_m, depths_m[..., None]], dim=-1)
@@ -148,7 +148,7 @@ class LeanDecoder(nn.Module):
         mesh = self.mesh @ coarse.transpose(0, 1).flatten(1)
         mesh = mesh.view(-1, K, 3).transpose(0, 1)
         offset = head.translation(camera_token)
-        pixel = root[:, 0] + offset[:, :2] * size[:, 0]
+        pixel = (root[:, 0] + offset[:, :2]) * size[:, 0] + centre[:, 0]
         depth = self.focal_px * metres_per_px * offset[:, 2:].clamp(-3, 3).exp()
         ray = (pixel - 0.5) * self.image_px / self.focal_px
         return mesh, torch.cat([ray * depth, depth], dim=-1)
@@ -238,7 +238,7 @@ class LeanMaps(nn.Module):
 
     weight: Tensor
     bias: Tensor
-    cells: Tensor  # [h*w,2] middles
+    cells: Tensor  # [2,h*w] middles
     cell: Tensor  # [2] size of one
 
     def __init__(self, maps: JointMaps, shape: tuple[int, int]) -> None:
@@ -252,7 +252,7 @@ class LeanMaps(nn.Module):
         for name, value in (
             ('weight', torch.cat([SHARPNESS * joints.weight, depths.weight])),
             ('bias', torch.cat([SHARPNESS * joints.bias, depths.bias])),
-            ('cells', cells.reshape(-1, 2)),
+            ('cells', cells.reshape(-1, 2).t().contiguous()),
             ('cell', torch.tensor([1 / w, 1 / h])),
         ):
             self.register_buffer(name, value.detach(), persistent=False)
@@ -264,7 +264,10 @@ class LeanMaps(nn.Module):
         both = F.conv2d(self.plain.trunk(finest), self.weight, self.bias).view(2, J, h * w)
         middle = boxes_cxcywh[:, :2].clamp(0, 1)
         reach = torch.maximum(WINDOW / 2 * boxes_cxcywh[:, 2:], self.cell)
-        beyond = (self.cells.t() - middle[:, :, None]).abs() - reach[:, :, None]
+        beyond = (self.cells - middle[:, :, None]).abs() - reach[:, :, None]
         inside = beyond.amax(1, keepdim=True) <= 0  # [K,1,h*w]
         likely = torch.where(inside, both[0], OUTSIDE).softmax(-1)  # [K,21,h*w]
-        return likely @ self.cells, DEPTH_UNIT_M * (likely * both[1]).sum(-1)
+        # No matrix product: OpenVINO in bfloat16 computes in float what no product follows, and
+        # rounding moves the window, whose edge is sharp, by a cell.
+        places = (likely[:, :, None] * self.cells).sum(-1)
+        return places, DEPTH_UNIT_M * (likely * both[1]).sum(-1)
