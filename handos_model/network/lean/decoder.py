@@ -117,29 +117,29 @@ class LeanDecoder(nn.Module):
         seen = plain.joint_heads[-1].visibility
         visibility = torch.addmm(seen.bias[:, None], seen.weight, joint_tokens.t())
         visibility = visibility.view(K, J).sigmoid()
+        joints_2d = places * size + centre
         mesh, translation = self._mesh(
-            joint_tokens.view(K, J, -1), rows[:, -1], residual, places, depths_m, centre, size
+            joint_tokens.view(K, J, -1), rows[:, -1], residual, joints_2d, depths_m, size
         )
-        return places * size + centre, visibility, mesh[:, :NUM_VERTICES], mesh[:, NUM_VERTICES:], translation
+        return joints_2d, visibility, mesh[:, :NUM_VERTICES], mesh[:, NUM_VERTICES:], translation
 
     def _mesh(
         self,
         joint_tokens: Tensor,
         camera_token: Tensor,
         residual: Any,
-        places: Tensor,
+        joints_2d: Tensor,
         depths_m: Tensor | None,
-        centre: Tensor,
         size: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Vertices and joints [K,778+21,3], and translation [K,3], of the last mesh head."""
         plain: Any = self.plain
-        head, K = plain.mesh_heads[-1], places.shape[0]
+        head, K = plain.mesh_heads[-1], joints_2d.shape[0]
         log_scale = head.log_scale(joint_tokens.mean(1)).clamp(-3, 3)
-        size_px = size[:, 0] * self.image_px
-        metres_per_px = HAND_EXTENT_M * log_scale.exp() / size_px.amax(-1, keepdim=True)  # [K,1]
-        root = places[:, ROOT_JOINT : ROOT_JOINT + 1]
-        flat_m = (places - root) * (size_px * metres_per_px)[:, None]
+        extent_px = (size[:, 0] * self.image_px).amax(-1, keepdim=True)
+        metres_per_px = HAND_EXTENT_M * log_scale.exp() / extent_px  # [K,1]
+        root = joints_2d[:, ROOT_JOINT : ROOT_JOINT + 1]
+        flat_m = (joints_2d - root) * (self.image_px * metres_per_px[:, None])
         if depths_m is None:
             depths_m = torch.zeros_like(flat_m[..., 0])
         joints_m = torch.cat([flat_m, depths_m[..., None]], dim=-1)
@@ -148,7 +148,7 @@ class LeanDecoder(nn.Module):
         mesh = self.mesh @ coarse.transpose(0, 1).flatten(1)
         mesh = mesh.view(-1, K, 3).transpose(0, 1)
         offset = head.translation(camera_token)
-        pixel = (root[:, 0] + offset[:, :2]) * size[:, 0] + centre[:, 0]
+        pixel = root[:, 0] + offset[:, :2] * size[:, 0]
         depth = self.focal_px * metres_per_px * offset[:, 2:].clamp(-3, 3).exp()
         ray = (pixel - 0.5) * self.image_px / self.focal_px
         return mesh, torch.cat([ray * depth, depth], dim=-1)
