@@ -238,7 +238,7 @@ class LeanMaps(nn.Module):
 
     weight: Tensor
     bias: Tensor
-    cells: Tensor  # [h*w,2] middles
+    cells: Tensor  # [2,h*w] middles
     cell: Tensor  # [2] size of one
 
     def __init__(self, maps: JointMaps, shape: tuple[int, int]) -> None:
@@ -252,7 +252,7 @@ class LeanMaps(nn.Module):
         for name, value in (
             ('weight', torch.cat([SHARPNESS * joints.weight, depths.weight])),
             ('bias', torch.cat([SHARPNESS * joints.bias, depths.bias])),
-            ('cells', cells.reshape(-1, 2)),
+            ('cells', cells.reshape(-1, 2).t().contiguous()),
             ('cell', torch.tensor([1 / w, 1 / h])),
         ):
             self.register_buffer(name, value.detach(), persistent=False)
@@ -264,7 +264,10 @@ class LeanMaps(nn.Module):
         both = F.conv2d(self.plain.trunk(finest), self.weight, self.bias).view(2, J, h * w)
         middle = boxes_cxcywh[:, :2].clamp(0, 1)
         reach = torch.maximum(WINDOW / 2 * boxes_cxcywh[:, 2:], self.cell)
-        beyond = (self.cells.t() - middle[:, :, None]).abs() - reach[:, :, None]
+        beyond = (self.cells - middle[:, :, None]).abs() - reach[:, :, None]
         inside = beyond.amax(1, keepdim=True) <= 0  # [K,1,h*w]
         likely = torch.where(inside, both[0], OUTSIDE).softmax(-1)  # [K,21,h*w]
-        return likely @ self.cells, DEPTH_UNIT_M * (likely * both[1]).sum(-1)
+        # No matrix product: OpenVINO in bfloat16 computes in float what no product follows, and
+        # rounding moves the window, whose edge is sharp, by a cell.
+        places = (likely[:, :, None] * self.cells).sum(-1)
+        return places, DEPTH_UNIT_M * (likely * both[1]).sum(-1)

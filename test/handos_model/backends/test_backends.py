@@ -49,8 +49,7 @@ def test_bfloat16_is_less_exact_but_no_other_hand(tiny_weights: Path, reference:
     engine = open_engine('openvino', tiny_weights, EngineOptions(precision='bf16', max_hands=2))
     assert engine.precision == 'bf16'
     errors = engine_parity(reference, engine, made_up_images((96, 128)), (96, 128))
-    # Of an untrained network; of the shipped one it is about one pixel.
-    assert errors['joints_px'] < 8 and errors['vertices_mm'] < 20
+    assert errors['joints_px'] < 1.5 and errors['vertices_mm'] < 20
 
 
 def test_a_second_frame_is_not_the_first(tiny_weights: Path) -> None:
