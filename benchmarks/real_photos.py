@@ -37,8 +37,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handos_model.draw import draw_hands
 from handos_model.environment import describe_machine
+from handos_model.geometry.boxes import pairwise_iou
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.tracking.tracker import Tracker
 from handos_model.types import Camera, Hand
@@ -48,6 +48,8 @@ from handos_training.data.datasets.peer_photos import (
     VALIDATION_PREFIXES,
     Negatives,
 )
+from handos_training.evaluation.reliability import Reliability
+from handos_training.evaluation.worst import WorstSheet
 
 PCK_THRESHOLDS = (0.1, 0.2)
 IOU_FOUND = 0.5
@@ -56,17 +58,6 @@ VIDEO_HZ = 25.0
 FALSE_AT = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 LOWEST_SCORE = 0.1
 SKIN_MARGIN = 0.08  # landmarks are bone ends: skin reaches further by this part of the box
-
-
-def iou_xyxy(boxes: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
-    """IoU of every pair, [N,4] and [M,4] -> [N,M]."""
-    top_left = np.maximum(boxes[:, None, :2], other[None, :, :2])
-    bottom_right = np.minimum(boxes[:, None, 2:], other[None, :, 2:])
-    overlap = np.clip(bottom_right - top_left, 0, None).prod(-1)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    other_area = (other[:, 2:] - other[:, :2]).prod(-1)
-    iou: NDArray[Any] = overlap / np.maximum(area[:, None] + other_area[None] - overlap, 1e-9)
-    return iou
 
 
 def skin_box(joints_px: NDArray[Any]) -> NDArray[Any]:
@@ -86,43 +77,6 @@ def reconstruct(pipeline: HandPipeline, image_bgr: NDArray[np.uint8]) -> list[Ha
     return pipeline(image_rgb, Camera.uncalibrated(width, height))
 
 
-class Sheet:
-    """A contact sheet of overlays: the worst `limit` of them, the worst first."""
-
-    def __init__(
-        self, path: Path, faces: NDArray[np.int64], limit: int = 48, tile_px: int = 320
-    ) -> None:
-        self.path, self.faces, self.limit, self.tile_px = path, faces, limit, tile_px
-        self.columns = 8
-        self.tiles: list[NDArray[np.uint8]] = []
-        self.badness: list[float] = []
-
-    def add(self, image_bgr: NDArray[np.uint8], hands: list[Hand], badness: float) -> None:
-        if len(self.tiles) >= self.limit:
-            least = int(np.argmin(self.badness))
-            if badness <= self.badness[least]:
-                return
-            del self.tiles[least], self.badness[least]
-        self.badness.append(badness)
-        camera = Camera.uncalibrated(image_bgr.shape[1], image_bgr.shape[0])
-        drawn = draw_hands(image_bgr[..., ::-1], hands, camera, self.faces)[..., ::-1]
-        scale = self.tile_px / max(drawn.shape[:2])
-        drawn = cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        tile = np.zeros((self.tile_px, self.tile_px, 3), np.uint8)
-        tile[: drawn.shape[0], : drawn.shape[1]] = drawn
-        self.tiles.append(tile)
-
-    def write(self) -> None:
-        if not self.tiles:
-            return
-        blank = np.zeros_like(self.tiles[0])
-        tiles = [self.tiles[i] for i in np.argsort(self.badness)[::-1]]
-        tiles += [blank] * (-len(tiles) % self.columns)
-        rows = [np.hstack(tiles[i : i + self.columns]) for i in range(0, len(tiles), self.columns)]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(self.path), np.vstack(rows))
-
-
 def subhih_validation(data: Path) -> Iterator[tuple[Path, NDArray[Any]]]:
     """Photo and its hand boxes [N,4] of the validation recordings, in a fixed order."""
     folder = data / 'SubhiH-HandsDataset' / 'images'
@@ -137,7 +91,7 @@ def subhih_validation(data: Path) -> Iterator[tuple[Path, NDArray[Any]]]:
 
 
 def measure_boxes(
-    pipeline: HandPipeline, data: Path, sheet: Sheet, score: float, found: Reliability
+    pipeline: HandPipeline, data: Path, sheet: WorstSheet, score: float, found: Reliability
 ) -> dict[str, Any]:
     """Recall and precision at IoU 0.5: at `score`, and the best with precision >= 0.85."""
     scores, correct, photos, labelled = [], [], 0, 0
@@ -150,7 +104,9 @@ def measure_boxes(
         taken: set[int] = set()
         hits_here = []
         for hand in hands:
-            overlaps = iou_xyxy(hand.box_xyxy_px[None], boxes)[0] if len(boxes) else np.zeros(0)
+            overlaps = (
+                pairwise_iou(hand.box_xyxy_px[None], boxes)[0] if len(boxes) else np.zeros(0)
+            )
             overlaps[list(taken)] = 0
             hit = bool(overlaps.size > 0 and overlaps.max() >= IOU_FOUND)
             if hit:
@@ -182,37 +138,10 @@ def measure_boxes(
     }
 
 
-class Reliability:
-    """How often a hand of a score is one: a calibrated score is that share."""
-
-    EDGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.001)
-
-    def __init__(self) -> None:
-        self.scores: list[float] = []
-        self.right: list[bool] = []
-
-    def add(self, score: float, right: bool) -> None:
-        self.scores.append(score)
-        self.right.append(right)
-
-    def report(self) -> dict[str, Any]:
-        """A row a bin of scores, and the expected calibration error over them."""
-        scores, right = np.array(self.scores), np.array(self.right, dtype=float)
-        rows, error = [], 0.0
-        for low, high in zip(self.EDGES[:-1], self.EDGES[1:], strict=True):
-            inside = (scores >= low) & (scores < high)
-            if not inside.any():
-                continue
-            mean, share = float(scores[inside].mean()), float(right[inside].mean())
-            error += float(inside.sum()) * abs(mean - share)
-            rows.append({'scores': int(inside.sum()), 'mean': mean, 'are_hands': share})
-        return {'bins': rows, 'expected_error': error / max(len(scores), 1)}
-
-
 def measure_negatives(
     pipeline: HandPipeline,
     roots: list[Path],
-    sheets: dict[str, Sheet],
+    sheets: dict[str, WorstSheet],
     score: float,
     found: Reliability,
 ) -> dict[str, Any]:
@@ -246,7 +175,7 @@ def measure_negatives(
 
 
 def measure_peer(
-    pipeline: HandPipeline, data: Path, prefix: str, sheet: Sheet, score: float
+    pipeline: HandPipeline, data: Path, prefix: str, sheet: WorstSheet, score: float
 ) -> dict[str, Any]:
     """Found rate, PCK and side agreement with the peer's hands of the photos under `prefix`."""
     peer = json.loads((data / 'mediapipe_peer.json').read_text())['images']
@@ -263,8 +192,10 @@ def measure_peer(
             # The peer counts pixels from the image's corner, we from the first pixel's centre.
             joints_px = np.array(one['landmarks_px'])[..., :2] - 0.5
             side = one['handedness_unmirrored'].lower()
-            by_box.add(joints_px, side, hands, iou_xyxy(skin_box(joints_px)[None], boxes)[0])
-            by_joints.add(joints_px, side, hands, iou_xyxy(extent(joints_px)[None], extents)[0])
+            by_box.add(joints_px, side, hands, pairwise_iou(skin_box(joints_px)[None], boxes)[0])
+            by_joints.add(
+                joints_px, side, hands, pairwise_iou(extent(joints_px)[None], extents)[0]
+            )
         worst = max(float(np.minimum(one, 9).mean()) for one in by_box.errors[-len(peers) :])
         sheet.add(image, hands, worst)
     return by_box.report() | {'by_joints': by_joints.report()}
@@ -322,7 +253,7 @@ def measure_video(
     pipeline: HandPipeline,
     frames_bgr: list[NDArray[np.uint8]],
     golden: NDArray[Any],
-    sheet: Sheet,
+    sheet: WorstSheet,
     score: float,
 ) -> dict[str, Any]:
     """Golden video: frames found, landmark error by box side, frame-to-frame jitter."""
@@ -348,7 +279,7 @@ def measure_video(
         errors.append(float(distance_px.mean() / np.ptp(joints, axis=0).max()))
         if index % 8 == 0:
             sheet.add(image, hands, errors[-1])
-        overlap = iou_xyxy(extent(best.joints_px)[None], extent(joints)[None])[0, 0]
+        overlap = pairwise_iou(extent(best.joints_px)[None], extent(joints)[None])[0, 0]
         found_by_joints.append(bool(overlap >= IOU_FOUND))
         tracks.append(best.joints_px)
     # Acceleration: what a still or steadily moving hand does not have.
@@ -394,7 +325,7 @@ def _times_ms(
 
 
 def _overlap(hand: Hand, box: NDArray[Any]) -> float:
-    return float(iou_xyxy(hand.box_xyxy_px[None], box[None])[0, 0])
+    return float(pairwise_iou(hand.box_xyxy_px[None], box[None])[0, 0])
 
 
 def _acceleration_px(tracks_px: NDArray[Any]) -> float | None:
@@ -426,12 +357,9 @@ def main() -> None:
     config = PipelineConfig(score_threshold=min(score, LOWEST_SCORE), max_hands=4)
     pipeline = HandPipeline(arguments.weights, arguments.backend, config)
 
-    def sheet(name: str) -> Sheet:
-        return Sheet(arguments.sheets / f'{name}.jpg', pipeline.faces)
-
     found = Reliability()
     result: dict[str, Any] = {'score': score}
-    sheets = {name: sheet(name) for name in arguments.only}
+    sheets = {name: WorstSheet(pipeline.faces) for name in arguments.only}
     if 'boxes' in sheets:
         result['subhih_boxes'] = measure_boxes(pipeline, data, sheets['boxes'], score, found)
     for name, prefix in (('hagrid', 'hagrid-subset'), ('mediapipe', 'mediapipe/')):
@@ -447,12 +375,12 @@ def main() -> None:
                 hands = [hand for hand in reconstruct(pipeline, image) if hand.score >= score]
                 sheets['hamer'].add(image, hands, 0.0)
     if 'negatives' in sheets and arguments.negatives:
-        sheets['robot_hands'] = sheet('robot_hands')
+        sheets['robot_hands'] = WorstSheet(pipeline.faces)
         result |= measure_negatives(pipeline, arguments.negatives, sheets, score, found)
     if found.scores:
         result['reliability'] = found.report()
-    for drawn in sheets.values():
-        drawn.write()
+    for name, sheet in sheets.items():
+        sheet.write(arguments.sheets / f'{name}.jpg')
     result['inputs'] = {
         'weights': str(arguments.weights),
         'backend': pipeline.backend,

@@ -21,6 +21,7 @@ from handos_training.data.datasets.catalogue import RealDataset, open_dataset
 from handos_training.data.datasets.records import project
 from handos_training.data.mix import CORRUPT
 from handos_training.data.sample import Sample
+from handos_training.data.tiles import tiled
 from handos_training.data.transform import letterbox
 from handos_training.evaluation.panels import draw_hand
 
@@ -105,10 +106,7 @@ def reprojection_px(sample: Sample) -> float:
 
 def sheet(samples: list[Sample]) -> npt.NDArray[np.uint8]:
     """All samples with their labels, side by side, RGB; empty cells are black."""
-    cells = [draw_labels(letterbox(sample, CELL_HW)) for sample in samples]
-    cells += [np.zeros((*CELL_HW, 3), np.uint8)] * (-len(cells) % COLUMNS)
-    rows = [np.concatenate(cells[i : i + COLUMNS], 1) for i in range(0, len(cells), COLUMNS)]
-    return np.concatenate(rows)
+    return tiled([draw_labels(letterbox(sample, CELL_HW)) for sample in samples], COLUMNS)
 
 
 def draw_labels(sample: Sample) -> npt.NDArray[np.uint8]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from handos_model.types import SKELETON_EDGES
 from handos_training.data.sample import Batch, HandLabels
-
-Image = npt.NDArray[np.uint8]
+from handos_training.data.tiles import Image, tiled
 
 FINGER_COLOURS = ((255, 60, 60), (255, 170, 0), (60, 220, 60), (60, 160, 255), (220, 80, 255))
 LEFT_COLOUR, RIGHT_COLOUR = (0, 255, 255), (255, 255, 0)
@@ -38,6 +36,4 @@ def contact_sheet(batch: Batch, columns: int, labels: bool = True) -> Image:
         draw_labels(image, batch.hands_of(i).to('cpu')) if labels else image
         for i, image in enumerate(images)
     ]
-    cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
-    rows = [np.concatenate(cells[i : i + columns], 1) for i in range(0, len(cells), columns)]
-    return np.concatenate(rows, 0)
+    return tiled(cells, columns)
