@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from handos_model.errors import UserError
 from handos_model.tracking.tracker import Tracker
@@ -51,6 +51,14 @@ WATCH_PERIOD_S = 0.1
 SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
+class Configured(NamedTuple):
+    """What a node has from its configuration to its cleanup."""
+
+    worker: Worker[Perception, Frame, Result]
+    outputs: HandPublishers
+    processor: FrameProcessor
+
+
 class HandNode(LifecycleNode):
     """The node `handos`; `factory` builds the model, in the worker's thread.
 
@@ -76,10 +84,7 @@ class HandNode(LifecycleNode):
         self._stamps = StampGuard()
         self._depths = DepthBuffer()
         self._camera_info: Any = None
-        # While configured:
-        self._worker: Any = None
-        self._outputs: Any = None
-        self._processor: Any = None
+        self._configured: Configured | None = None
         # While active:
         self._images: Intake | None = None
         self._depth_images: Intake | None = None
@@ -98,7 +103,8 @@ class HandNode(LifecycleNode):
 
     def legacy(self) -> dict[str, Any]:
         """Arguments for the node that is made in place of this one, in a new participant."""
-        perception = self._worker.backend if self._worker and self._worker.idle else None
+        worker = self._configured.worker if self._configured else None
+        perception = worker.backend if worker and worker.idle else None
         return {
             'factory': once(perception, self._factory) if perception else self._factory,
             'statistics': self._statistics,
@@ -110,7 +116,7 @@ class HandNode(LifecycleNode):
     @property
     def failure(self) -> BaseException | None:
         """Why the model cannot be loaded, while that is so."""
-        return self._worker.failure if self._worker else None
+        return self._configured.worker.failure if self._configured else None
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -119,17 +125,16 @@ class HandNode(LifecycleNode):
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
         self._depths = DepthBuffer()
-        self._outputs = HandPublishers(self, self._settings.marker_lifetime_s)
-        self._processor = FrameProcessor(
-            self._settings, self._statistics, self._depths, self._tracker
-        )
-        self._worker = Worker(
+        outputs = HandPublishers(self, self._settings.marker_lifetime_s)
+        processor = FrameProcessor(self._settings, self._statistics, self._depths, self._tracker)
+        worker = Worker(
             load=self._load,
-            process=self._processor,
+            process=processor,
             publish=self._publish,
             statistics=self._statistics,
             watchdog_s=self._settings.watchdog_s,
         )
+        self._configured = Configured(worker, outputs, processor)
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -188,17 +193,19 @@ class HandNode(LifecycleNode):
         now_ns = self.get_clock().now().nanoseconds
         stamp_ns = conversions.stamp_ns(message)
         problem = self._stamps.problem(stamp_ns, now_ns)
+        if self._configured is None:
+            return
+        worker, outputs, processor = self._configured
         if problem:
             statistics.problem('input', problem)
             statistics.frame_dropped('stamp refused')
-            self._processor.forget_tracks()
-        elif self._worker.state.state != 'ready':
-            statistics.frame_dropped(f'backend {self._worker.state.state}')
-        elif not self._outputs.anyone_listens():
+            processor.forget_tracks()
+        elif worker.state.state != 'ready':
+            statistics.frame_dropped(f'backend {worker.state.state}')
+        elif not outputs.anyone_listens():
             statistics.frame_dropped('nobody subscribes')
         else:
-            frame = Frame(message, self._camera_info, stamp_ns, time.monotonic())
-            self._worker.submit(frame)
+            worker.submit(Frame(message, self._camera_info, stamp_ns, time.monotonic()))
 
     def _on_camera_info(self, message: Any) -> None:
         self._camera_info = message
@@ -207,7 +214,10 @@ class HandNode(LifecycleNode):
     def _publish(self, result: Result) -> None:
         """Called by the worker's thread."""
         started_s = time.monotonic()
-        self._outputs.publish(result, self._worker.backend)
+        perception = self._configured.worker.backend if self._configured else None
+        if self._configured is None or perception is None:  # cleaned up meanwhile
+            return
+        self._configured.outputs.publish(result, perception)
         now_ns = self.get_clock().now().nanoseconds
         stages_s = {
             **result.stages_s,
@@ -218,21 +228,22 @@ class HandNode(LifecycleNode):
         self._statistics.frame_processed(stages_s)
 
     def _watch(self) -> None:
-        if self._worker is None:
+        if self._configured is None:
             return
-        self._worker.watch()
+        worker, outputs, processor = self._configured
+        worker.watch()
         self._watch_readers()
-        perception = self._worker.backend
+        perception = worker.backend
         if not self._flow or perception is None:
             return
         if not self._topology_sent:
-            self._outputs.publish_topology(perception)
+            outputs.publish_topology(perception)
             self._topology_sent = True
         silent = self._statistics.silence_s() > self._settings.stale_after_s
-        if silent and self._worker.idle:
-            lost = self._processor.lose_all()
+        if silent and worker.idle:
+            lost = processor.lose_all()
             if lost is not None:
-                self._outputs.publish(lost, perception)
+                outputs.publish(lost, perception)
 
     def _watch_readers(self) -> None:
         """Make anew what has gone deaf, and say so."""
@@ -257,10 +268,9 @@ class HandNode(LifecycleNode):
 
     def _backend_state(self) -> BackendState:
         """The worker's state; of a model that is ready, also what runs it now."""
-        if self._worker is None:
+        if self._configured is None:
             return BackendState('absent', 'unconfigured')
-        state: BackendState = self._worker.state
-        perception = self._worker.backend
+        state, perception = self._configured.worker.state, self._configured.worker.backend
         if state.state == 'ready' and perception is not None:
             return BackendState('ready', perception.backend)
         return state
@@ -292,7 +302,7 @@ class HandNode(LifecycleNode):
         """Refuse values outside the limits, and changes that only configure would see."""
         values = {parameter.name: parameter.value for parameter in changed}
         problems = parameters.find_problems(values)
-        if self._worker is not None:
+        if self._configured is not None:
             problems += [
                 f'{spec.name} is read when the node is configured: clean it up first'
                 for spec in parameters.PARAMETERS
@@ -307,17 +317,15 @@ class HandNode(LifecycleNode):
         self._images = self._depth_images = None
         self._flow = []
         self._camera_info = None
-        if self._worker is not None:
-            self._worker.clear()
+        if self._configured is not None:
+            self._configured.worker.clear()
 
     def _release(self) -> None:
         self._stop_flow()
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
-        if self._outputs is not None:
-            self._outputs.destroy()
-            self._outputs = None
+        if self._configured is not None:
+            self._configured.worker.stop()
+            self._configured.outputs.destroy()
+            self._configured = None
 
 
 def once(perception: Perception, factory: PerceptionFactory) -> PerceptionFactory:

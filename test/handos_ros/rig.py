@@ -79,12 +79,12 @@ class Rig:
         success = self.ros.TransitionCallbackReturn.SUCCESS
         assert self.node.trigger_configure() == success
         assert self.node.trigger_activate() == success
-        self.spin_until(lambda: self.node._worker.state.state != 'loading')
+        self.spin_until(lambda: self.node._configured.worker.state.state != 'loading')
         self.spin_until(self.connected)
 
     def connected(self) -> bool:
         return self.image.get_subscription_count() > 0 and (
-            'hands' not in self.outputs or self.node._outputs._wanted('hands')
+            'hands' not in self.outputs or self.node._configured.outputs._wanted('hands')
         )
 
     def send(self, *, stamp_ns: int | None = None, **changes: Any) -> int:

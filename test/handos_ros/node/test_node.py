@@ -74,7 +74,10 @@ def test_topology_is_latched_for_a_late_joiner(rigs):
 def test_every_output(rigs):
     rig = rigs(listen=('hands', 'markers', 'detections', 'overlay', 'tf'))
     rig.spin_until(
-        lambda: all(rig.node._outputs._wanted(name) for name in rig.node._outputs._publishers)
+        lambda: all(
+            rig.node._configured.outputs._wanted(name)
+            for name in rig.node._configured.outputs._publishers
+        )
     )
     rig.send_and_wait()
     names = ('markers', 'detections', 'overlay', 'tf')
@@ -303,7 +306,7 @@ def test_a_backend_that_keeps_failing_is_built_anew(rigs):
         rig.spin_for(0.05)
         if len(built) == 2:
             break
-    rig.spin_until(lambda: rig.node._worker.state.state == 'ready')
+    rig.spin_until(lambda: rig.node._configured.worker.state.state == 'ready')
     assert len(tracked(rig.send_and_wait())) == 2 and len(built) == 2
 
 
@@ -322,7 +325,7 @@ def test_a_backend_that_hangs_is_replaced(rigs):
     rig.send()
     status = rig.wait_for_status('backend', 'more than 0.3 s')
     assert status.level == type(status).ERROR
-    rig.spin_until(lambda: rig.node._worker.state.state == 'ready' and len(built) == 2)
+    rig.spin_until(lambda: rig.node._configured.worker.state.state == 'ready' and len(built) == 2)
     after = rig.send_and_wait()
     release.set()  # what the old one returns now is thrown away
     rig.spin_for(0.3)
@@ -357,8 +360,8 @@ def test_tracks_outlive_a_backend(rigs):
     rig.spin_until(lambda: rig.outputs['hands'])
     assert {hand.id for hand in rig.outputs['hands'][0].hands} == {0, 1}
     failing.set()
-    first = rig.node._worker.backend
-    while rig.node._worker.backend is first:
+    first = rig.node._configured.worker.backend
+    while rig.node._configured.worker.backend is first:
         stamp_ns += NANOSECONDS // 100
         rig.send(stamp_ns=stamp_ns)
         rig.spin_for(0.05)
@@ -453,7 +456,7 @@ def test_loading_is_reported_and_does_not_block(rigs):
     rig.send()
     rig.spin_until(lambda: rig.statistics.dropped['backend loading'] == 1)
     release.set()
-    rig.spin_until(lambda: rig.node._worker.state.state == 'ready')
+    rig.spin_until(lambda: rig.node._configured.worker.state.state == 'ready')
     assert len(tracked(rig.send_and_wait())) == 2
     rig.spin_until(rig.accounted)
 
