@@ -25,7 +25,8 @@ from handos_training.data.feed import StoredBatches
 from handos_training.data.mix import Source
 from handos_training.data.sample import Batch
 from handos_training.stages.losses import weighted_loss
-from handos_training.stages.module import build_module, build_network, weight_of_term
+from handos_training.stages.module import build_module, weight_of_term
+from handos_training.stages.network import build_network
 from handos_training.synth.cache import CacheConfig, CachedHands, generate
 
 # name -> (stage, is the detector trained)

@@ -24,7 +24,7 @@ from handos_training.data.transform import letterbox
 from handos_training.evaluate import EvalConfig
 from handos_training.evaluate import run as evaluate
 from handos_training.sources import stored_sources, training_batches, validation_batches
-from handos_training.stages.module import build_network
+from handos_training.stages.network import build_network
 from handos_training.synth.cache import write_shard
 from handos_training.train import Trainer
 

@@ -16,7 +16,7 @@ from handos_model.hand.model import HandModel
 from handos_model.types import Camera, ImageArray
 from handos_training.config import DataConfig, OptimConfig, TrainConfig
 from handos_training.sources import stored_sources
-from handos_training.stages.module import build_network
+from handos_training.stages.network import build_network
 from handos_training.teacher import TaughtHand, pictures, taught
 from handos_training.train import Trainer
 

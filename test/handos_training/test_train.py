@@ -30,7 +30,8 @@ from handos_training.data.feed import StoredBatches, batches
 from handos_training.data.mix import Source
 from handos_training.data.transform import letterbox
 from handos_training.optim import WeightAverage, learning_rate_factor
-from handos_training.stages.module import build_network, load_matching, weight_of_term
+from handos_training.stages.module import weight_of_term
+from handos_training.stages.network import build_network, load_matching
 from handos_training.synth.cache import CacheConfig, CachedHands, generate, write_shard
 from handos_training.train import Trainer
 

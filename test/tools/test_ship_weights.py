@@ -11,7 +11,7 @@ from handos_model.hand.model import HandModel
 from handos_model.network.handos import HandOS
 from handos_model.weights.store import verify_checksums
 from handos_training.stages.dense import DenseHeads, load_dense_heads, save_dense_heads
-from handos_training.stages.module import tiny
+from handos_training.stages.network import tiny
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'ship_weights.py'
 

