@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from handos_model.errors import UserError
 from handos_training.config import (
     CONFIG_FOLDER,
     DataConfig,
+    NetworkConfig,
     OptimConfig,
     TrainConfig,
     load_config,
@@ -173,7 +175,7 @@ def test_non_finite_loss_names_the_sample(drawn_cache: Path, tmp_path: Path) -> 
     batch.hands_of(1).joints_px[0, 3] = float('nan')
     before = [p.detach().clone() for p in trainer.bare_module.parameters()]
     with pytest.raises(UserError, match=r'joints_2d.*not finite in step 1; samples: bad\.'):
-        trainer.train_step(batch)
+        trainer.train_step([batch])
     after = trainer.bare_module.parameters()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
@@ -249,21 +251,29 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
 from test_train import config_of
+from handos_training.config import NetworkConfig
 from handos_training.train import Trainer
 config = config_of(Path(sys.argv[2]), Path(sys.argv[3]), batch_size=1, num_steps=4,
-                   init_from=Path(sys.argv[4]), train_detector=False)
+                   init_from=Path(sys.argv[4]), train_detector=False,
+                   accumulate=int(sys.argv[5]), network=NetworkConfig(side_tuning=sys.argv[6]))
 Trainer(config).run()
 """
 
 
-def test_two_processes_equal_one(drawn_cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(('side_tuning', 'accumulate'), [('backbone', 1), ('none', 2)])
+def test_two_processes_equal_one(
+    side_tuning: Literal['backbone', 'none'], accumulate: int, drawn_cache: Path, tmp_path: Path
+) -> None:
     """Under torchrun's variables, which do not tell accelerate that there is no GPU.
 
     With a frozen detector: the denoising queries of a trained one are drawn by each process.
     """
     start = tmp_path / 'start'
-    build_network(config_of(drawn_cache, start), _hand_model()).save_pretrained(start)
-    one = config_of(drawn_cache, tmp_path / 'one', num_steps=4, init_from=start)
+    changes = {'network': NetworkConfig(side_tuning=side_tuning), 'num_steps': 4}
+    build_network(config_of(drawn_cache, start, **changes), _hand_model()).save_pretrained(start)
+    one = config_of(
+        drawn_cache, tmp_path / 'one', init_from=start, batch_size=2 * accumulate, **changes
+    )
     Trainer(replace(one, train_detector=False)).run()
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
@@ -275,14 +285,14 @@ def test_two_processes_equal_one(drawn_cache: Path, tmp_path: Path) -> None:
             'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port),
         }  # fmt: skip
         command = [sys.executable, '-c', TWO, str(Path(__file__).parent), str(drawn_cache),
-                   str(tmp_path / 'two'), str(start)]  # fmt: skip
+                   str(tmp_path / 'two'), str(start), str(accumulate), side_tuning]  # fmt: skip
         processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
     assert [process.wait(timeout=240) for process in processes] == [0, 0]
     assert losses_of(tmp_path / 'two') == pytest.approx(losses_of(tmp_path / 'one'), rel=1e-4)
     weights = {run: load_file(tmp_path / run / 'model.safetensors') for run in
                ('start', 'one/weights', 'two/weights')}  # fmt: skip
     averaged = [name for name in weights['start'] if 'side_tuning' in name and 'running' in name]
-    assert averaged
+    assert bool(averaged) == (side_tuning == 'backbone')
     for name in averaged:
         torch.testing.assert_close(
             weights['two/weights'][name], weights['one/weights'][name], rtol=1e-3, atol=1e-4

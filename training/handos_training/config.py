@@ -127,7 +127,10 @@ class TrainConfig:
     # only what graphs are exported at.
     long_edge: int | None = None
     batch_size: int = 16  # of one process
-    global_batch: int | None = None  # of all processes together, in place of `batch_size`
+    # Batches whose gradients one step adds up, as if they were one batch; the batch norms that are
+    # trained still see one at a time. For a frozen detector.
+    accumulate: int = 1
+    global_batch: int | None = None  # of all of them in all processes, in place of `batch_size`
     num_steps: int = 100_000
     epochs: float | None = None  # of all real images, in place of `num_steps`
     max_queries_per_hand: int = 10  # SimOTA's upper bound of K
@@ -150,11 +153,17 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
-        for name in ('batch_size', 'num_steps', 'log_every', 'validate_every', 'checkpoint_every'):
+        for name in ('batch_size', 'accumulate', 'num_steps', 'log_every', 'validate_every',
+                     'checkpoint_every'):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} must be at least 1, got {getattr(self, name)}')
         if self.dense_along and not self.train_detector:
             raise ValueError('dense_along needs train_detector: a frozen encoder learns nothing')
+        if self.accumulate > 1 and (self.train_detector or self.stage in ('dense', 'detector')):
+            raise ValueError(
+                'accumulate is for a frozen detector: one that is trained has batch norms and '
+                'queries that depend on the whole batch, so that parts do not add up to it'
+            )
         for height, width in self.image_sizes_hw:
             if height % 32 or width % 32:
                 raise ValueError(f'image sizes must be multiples of 32, got {height}x{width}')

@@ -73,7 +73,8 @@ class TrainingLog:
             return
         means = {name: value / self.count for name, value in self.sums.items()}
         seconds = self.data_s + self.compute_s
-        means['images_per_s'] = self.count * self.config.batch_size / max(seconds, 1e-9)
+        images = self.count * self.config.batch_size * self.config.accumulate
+        means['images_per_s'] = images / max(seconds, 1e-9)
         means['data_wait'] = self.data_s / max(seconds, 1e-9)
         self._write(step, 'train', means)
         text = (

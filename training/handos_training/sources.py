@@ -52,17 +52,18 @@ def stored_sources(config: TrainConfig) -> list[Source]:
 def scheduled(config: TrainConfig, sources: Sequence[Source], world: int) -> TrainConfig:
     """The config with `batch_size` and `num_steps` as `global_batch` and `epochs` make them."""
     if config.global_batch is not None:
-        if config.global_batch % world:
+        parts = world * config.accumulate
+        if config.global_batch % parts:
             raise UserError(
-                f'global_batch={config.global_batch} cannot be shared by {world} processes: '
-                'start a number of processes that divides it'
+                f'global_batch={config.global_batch} cannot be shared by {world} processes that '
+                f'accumulate {config.accumulate}: choose numbers whose product divides it'
             )
-        config = replace(config, batch_size=config.global_batch // world)
+        config = replace(config, batch_size=config.global_batch // parts)
     if config.epochs is not None:
         images = sum(len(source.dataset) for source in sources)
         if not images:
             raise UserError('epochs counts stored images, and there are none: give num_steps')
-        steps = round(config.epochs * images / (config.batch_size * world))
+        steps = round(config.epochs * images / (config.batch_size * config.accumulate * world))
         config = replace(config, num_steps=max(1, steps))
     return config
 

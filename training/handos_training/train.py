@@ -11,8 +11,9 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -20,10 +21,11 @@ import torch
 import tyro
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from torch import nn
+from torch import Tensor, nn
 
 from handos_model.errors import UserError
 from handos_model.hand.model import HandModel
+from handos_model.network.detectors.protocol import DetectorOutput
 from handos_training.checkpoint import CheckpointFolder, load_optimizer_state, optimizer_state
 from handos_training.config import TrainConfig, load_config
 from handos_training.data.feed import batches, step_seed
@@ -46,7 +48,7 @@ from handos_training.sources import (
 )
 from handos_training.stages.dense import save_dense_heads
 from handos_training.stages.losses import weighted_loss
-from handos_training.stages.module import build_module, weight_of_term
+from handos_training.stages.module import HandTraining, build_module, weight_of_term
 from handos_training.stages.network import build_network
 from handos_training.sync_norm import synchronise_batch_norm
 
@@ -65,7 +67,7 @@ class Trainer:
         self.accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=[unused])
         self.device = self.accelerator.device
         self.rank = self.accelerator.process_index
-        self.world = self.accelerator.num_processes
+        self.world: int = self.accelerator.num_processes
         with self.accelerator.main_process_first():  # a teacher's labels are written once
             self.sources = stored_sources(config)
         self.config = config = scheduled(config, self.sources, self.world)
@@ -98,7 +100,10 @@ class Trainer:
         config = self.config
         size_for = self.network.config.size_for
         data = training_batches(config, self.sources, size_for, self.rank, self.world, self.device)
-        stream = batches(data, self.step, config.num_steps, config.data.num_workers)
+        parts_of = config.accumulate
+        stream = batches(
+            data, self.step * parts_of, config.num_steps * parts_of, config.data.num_workers
+        )
         main = self.accelerator.is_main_process
         validation = validation_batches(config, size_for) if main else []
         with (
@@ -106,10 +111,11 @@ class Trainer:
             self._stop_on_signal(),
         ):
             waiting_since = time.perf_counter()
-            for batch, failures in stream:
-                self.counter.add(len(batch.names), failures)
+            for loaded in zip(*[stream] * parts_of, strict=True):
+                for batch, failures in loaded:
+                    self.counter.add(len(batch.names), failures)
                 data_s = time.perf_counter() - waiting_since
-                figures = self.train_step(batch.to(self.device))
+                figures = self.train_step([batch.to(self.device) for batch, _ in loaded])
                 log.step(self.step, figures, data_s, time.perf_counter() - waiting_since - data_s)
                 last = self.step == config.num_steps or self._stop_everywhere()
                 if self.step % config.validate_every == 0 or last:
@@ -120,31 +126,56 @@ class Trainer:
                     break
                 waiting_since = time.perf_counter()
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step; returns the weighted mean of each term over all processes."""
+    def train_step(self, parts: Sequence[Batch]) -> dict[str, float]:
+        """One optimiser step on all parts together.
+
+        Returns the weighted mean of each term over all of them and all processes.
+        """
         config = self.config
-        self.module.train()
-        torch.manual_seed(step_seed(config.seed, self.step, self.rank))
         factor = learning_rate_factor(self.step, config.num_steps, config.optim)
         set_learning_rate(self.optimizer, factor)
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            terms = self.module(batch)
-        loss, means = weighted_loss(terms, lambda name: weight_of_term(config.weights, name))
-        figures = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
-        self._require_finite(figures, batch)
-        self.accelerator.backward(loss)
+        detected, sizes = self._ahead(parts) if len(parts) > 1 else ([None], None)
+        self.module.train()
+        sums: dict[str, float] = defaultdict(float)
+        for k, (batch, seen) in enumerate(zip(parts, detected, strict=True)):
+            torch.manual_seed(step_seed(config.seed, self.step * len(parts) + k, self.rank))
+            last = k == len(parts) - 1  # only then processes exchange gradients
+            with nullcontext() if last else self.accelerator.no_sync(self.module):
+                with self._autocast():
+                    terms = self.module(batch) if seen is None else self.module(batch, seen)
+                loss, means = weighted_loss(
+                    terms, lambda name: weight_of_term(config.weights, name), sizes=sizes
+                )
+                for name, mean in zip(means, torch.stack([*means.values()]).tolist(), strict=True):
+                    sums[name] += mean
+                self._require_finite(sums, [batch])
+                self.accelerator.backward(loss)
         norm = nn.utils.clip_grad_norm_(
             [p for p in self.bare_module.parameters() if p.grad is not None],
             config.optim.max_grad_norm or float('inf'),
         )
-        self._require_finite({'gradient_norm': float(norm)}, batch)
+        self._require_finite({'gradient_norm': float(norm)}, parts)
         self.optimizer.step()
         self.step += 1
         self.average.update(self.step)
         learning_rate = config.optim.lr * factor
-        return {'loss': sum(figures.values()), **figures, 'gradient_norm': float(norm),
+        return {'loss': sum(sums.values()), **sums, 'gradient_norm': float(norm),
                 'learning_rate': learning_rate}  # fmt: skip
+
+    @torch.no_grad()
+    def _ahead(self, parts: Sequence[Batch]) -> tuple[list[DetectorOutput], dict[str, Tensor]]:
+        """What the frozen detector says of each part, and the sizes of the terms of all parts.
+
+        A term is a mean over the whole step, so that a gradient needs the sizes of parts to come.
+        """
+        module = self.bare_module.eval()  # batch norms count each part once, in training
+        assert isinstance(module, HandTraining)  # the config refuses other stages
+        with self._autocast():
+            detected = [module.detect(batch) for batch in parts]
+            terms = [module(*known) for known in zip(parts, detected, strict=True)]
+        sizes = {name: torch.stack([one[name].size for one in terms]).sum() for name in terms[0]}
+        return detected, sizes
 
     def save(self, best: bool = False) -> None:
         """Write a checkpoint; only one process does."""
@@ -160,7 +191,7 @@ class Trainer:
                 {
                     'best': self.best,
                     'optimizer_groups': groups,
-                    'global_batch': self.config.batch_size * self.world,
+                    'global_batch': self._global_batch,
                     'config': json.loads(json.dumps(asdict(self.config), default=str)),
                 },
                 best=best,
@@ -196,10 +227,10 @@ class Trainer:
                     f'{checkpoint.path} was made with {name}={saved["config"][name]!r}, not '
                     f'{getattr(own, name)!r}: use the same config, or init_from in a new run'
                 )
-        if saved['global_batch'] != own.batch_size * self.world:
+        if saved['global_batch'] != self._global_batch:
             raise UserError(
                 f'{checkpoint.path} was made with {saved["global_batch"]} images a step, not '
-                f'{own.batch_size * self.world} ({self.world} processes): adapt batch_size'
+                f'{self._global_batch} ({self.world} processes): adapt batch_size or accumulate'
             )
         self.bare_module.load_state_dict(checkpoint.tensors['model'])
         self.average.load(checkpoint.tensors['ema'])
@@ -208,12 +239,17 @@ class Trainer:
         )
         self.step, self.best = checkpoint.step, saved['best']
 
-    def _require_finite(self, figures: dict[str, float], batch: Batch) -> None:
+    @property
+    def _global_batch(self) -> int:
+        """Images a step, of all processes."""
+        return self.config.batch_size * self.config.accumulate * self.world
+
+    def _require_finite(self, figures: Mapping[str, float], parts: Sequence[Batch]) -> None:
         # The figures are the same in every process, so all of them stop here together.
         bad = sorted(name for name, value in figures.items() if not abs(value) < float('inf'))
         if not bad:
             return
-        names = offending_samples(self.bare_module, batch)
+        names = offending_samples(self.bare_module, parts)
         everywhere: list[str] = self.accelerator.gather_for_metrics(names, use_gather_object=True)
         raise UserError(
             f'{", ".join(bad)} not finite in step {self.step + 1}; samples: '
@@ -245,15 +281,16 @@ class Trainer:
 
 
 @torch.no_grad()
-def offending_samples(module: nn.Module, batch: Batch) -> list[str]:
+def offending_samples(module: nn.Module, parts: Sequence[Batch]) -> list[str]:
     """Names of the images whose own loss is not finite; of all where no single one is."""
     module.eval()
+    samples = [batch.sample(i) for batch in parts for i in range(len(batch.names))]
     names = []
-    for i, name in enumerate(batch.names):
-        terms = module(collate([batch.sample(i)]))
+    for sample in samples:
+        terms = module(collate([sample]))
         if not all(bool(term.total.isfinite()) for term in terms.values()):
-            names.append(name)
-    return names or list(batch.names)
+            names.append(sample.name)
+    return names or [sample.name for sample in samples]
 
 
 def compile_convolutions(network: nn.Module) -> None:

@@ -198,16 +198,19 @@ def weighted_loss(
     terms: Mapping[str, Term],
     weight_of: Callable[[str], float],
     reduce: Callable[[Tensor], Tensor] = sum_over_processes,
+    sizes: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of this process, and the weighted mean of each term over all processes.
 
     Distributed training averages gradients over processes, hence the factor below: the average of
-    the returned losses is the loss of the global batch.
+    the returned losses is the loss of the global batch. `sizes` are those of all parts of a batch
+    of which `terms` are one part: then losses and means of the parts add up to the batch's.
     """
     names = sorted(terms)
     totals = torch.stack([terms[name].total.float() for name in names])
     weights = totals.new_tensor([weight_of(name) for name in names])
-    counts = torch.stack([terms[name].size.float() for name in names])
+    own = [terms[name].size if sizes is None else sizes[name] for name in names]
+    counts = torch.stack([size.float() for size in own])
     # One message for totals, counts and the number of processes.
     reduced = reduce(torch.cat([totals.detach(), counts, counts.new_ones(1)]))
     all_totals, all_counts = reduced[: len(names)], reduced[len(names) : -1].clamp(min=1)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from handos_model.errors import UserError
 from handos_model.hand.model import HandModel
@@ -72,19 +72,20 @@ class HandTraining(nn.Module):
         self.faces = nn.Buffer(topology.faces, persistent=False)
         self.face_pairs = nn.Buffer(topology.face_pairs, persistent=False)
 
-    def forward(self, batch: Batch) -> dict[str, Term]:
+    def forward(self, batch: Batch, detected: DetectorOutput | None = None) -> dict[str, Term]:
+        """`detected` is what `detect` said of the batch, where that is known already."""
         with fast_attention(batch.images.device):
-            return self._forward(batch)
+            return self._forward(batch, detected)
 
-    def _forward(self, batch: Batch) -> dict[str, Term]:
+    def _forward(self, batch: Batch, detected: DetectorOutput | None) -> dict[str, Term]:
         targets = hand_targets(batch)
         images = batch.images.float() / 255
         terms: dict[str, Term] = {}
         (detector_stage,) = self._detector_stage
         if self.train_detector and detector_stage is not None:
             detected, terms = detector_stage(images, targets, batch.all_hands_labelled)
-        else:
-            detected = self._detect_frozen(images)
+        elif detected is None:
+            detected = self.detect(batch)
         positives = assign(
             detected.scores.detach(),
             detected.boxes_cxcywh.detach(),
@@ -116,7 +117,9 @@ class HandTraining(nn.Module):
             return terms | hand_losses(layers, targets[positives.hand_index], topology)
 
     @torch.no_grad()
-    def _detect_frozen(self, images: Tensor) -> DetectorOutput:
+    def detect(self, batch: Batch) -> DetectorOutput:
+        """What a frozen detector says of the batch."""
+        images = batch.images.float() / 255
         (detector_stage,) = self._detector_stage
         if detector_stage is not None:
             return detector_stage.detect(images)
