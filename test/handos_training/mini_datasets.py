@@ -221,3 +221,20 @@ def write_h2o3d(root: Path, model: HandModel) -> Path:
         write_jpeg(folder / 'rgb' / f'{frame:04d}.jpg', (480, 640), frame)
     (root / 'train.txt').write_text('\n'.join(f'SHSU10/{frame:04d}' for frame in range(3)))
     return root
+
+
+def write_comphand(root: Path, model: HandModel) -> Path:
+    """Two views of a left hand, and one of those that the authors leave out."""
+    views, meshes = (
+        root / 'data' / 'base_pose' / part / 'fist' for part in ('pic256', 'model_mano')
+    )
+    meshes.mkdir(parents=True)
+    np.save(root / 'K256.npy', np.array([[300.0, 0, 127.0], [0, 300.0, 128.0], [0, 0, 1]]))
+    theirs = [0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3, 8, 12, 20, 16, 4]
+    np.save(root / 'j_reg.npy', HandModel.embedded().joint_regressor_21[theirs])
+    for number in (0, 7, 215):
+        write_jpeg(views / 'room' / f'view.{number}.png', (256, 256), number)
+        vertices = posed_hand(number, left=True, model=model).vertices_m
+        lines = [f'v {x:.6f} {y:.6f} {z:.6f}' for x, y, z in vertices]
+        (meshes / f'{number}.obj').write_text('\n'.join(['# a hand', *lines, 'f 1 2 3']))
+    return root

@@ -12,6 +12,7 @@ import pytest
 from hub_detectors import Hub, seeded
 from mini_datasets import (
     write_coco,
+    write_comphand,
     write_dexycb,
     write_freihand,
     write_h2o3d,
@@ -69,6 +70,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_freihand(data / 'freihand', model)
     write_ho3d(data / 'ho3d', model)
     write_h2o3d(data / 'h2o3d', model)
+    write_comphand(data / 'comphand', model)
     write_dexycb(data / 'dexycb', model)
     write_hint(data / 'hint')
     write_coco(data / 'coco')

@@ -15,6 +15,7 @@ DATASETS: dict[str, tuple[str, str, str, str]] = {
     'freihand': ('freihand', 'FreiHAND', 'training', 'evaluation'),
     'ho3d': ('ho3d', 'HO3D', 'train', 'evaluation'),
     'h2o3d': ('h2o3d', 'H2O3D', 'train', 'train'),
+    'comphand': ('comphand', 'CompHand', 'train', 'train'),
     'dexycb': ('dexycb', 'DexYCB', 's0_train', 's0_test'),
     'hint': ('hint', 'HInt', 'train', 'test'),
     'coco_wholebody': ('coco_wholebody', 'COCOWholeBody', 'train', 'val'),
