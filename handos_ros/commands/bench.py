@@ -19,13 +19,13 @@ from handos_model.hand.model import HandModel
 from handos_model.pipeline import HandPipeline, PipelineConfig, StageTimes
 from handos_model.tracking.tracker import Tracker
 from handos_model.types import Camera
-from handos_ros.commands.options import ManoOption
+from handos_ros.commands.options import BackendOption, ManoOption, WeightsOption
 
 
 def bench(
-    weights: Annotated[str, typer.Option(help='Shipped name, folder or hub id.')] = 'nano',
+    weights: WeightsOption = 'nano',
     mano: ManoOption = None,
-    backend: Annotated[str, typer.Option(help='auto, or one of `handos doctor`.')] = 'auto',
+    backend: BackendOption = 'auto',
     hands: Annotated[int, typer.Option(help='Hands a frame, found there or not.')] = 1,
     size: Annotated[str, typer.Option(help='Size of the camera image.')] = '640x480',
     frames: Annotated[int, typer.Option(help='Frames to measure.')] = 100,

@@ -16,7 +16,7 @@ import typer
 
 from handos_model.errors import UserError
 from handos_model.weights.store import find_weights
-from handos_ros.commands.options import ManoOption
+from handos_ros.commands.options import BackendOption, ManoOption, ScoreOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,9 +38,9 @@ def demo(
     out: Annotated[Path, typer.Option(help='Folder for what is written.')] = Path('demo_out'),
     weights: Annotated[str, typer.Option(help='Shipped name or folder.')] = 'nano',
     mano: ManoOption = None,
-    backend: Annotated[str, typer.Option(help='auto, or one of `handos doctor`.')] = 'auto',
+    backend: BackendOption = 'auto',
     rate_hz: Annotated[float, typer.Option('--rate', help='Images a second.')] = 15.0,
-    score: Annotated[float, typer.Option(help='Least score of a hand.')] = 0.3,
+    score: ScoreOption = 0.3,
     limit_s: Annotated[float, typer.Option('--limit', help='Stop after so long [s].')] = 100.0,
 ) -> None:
     """Show hands of a video in the terminal; write overlay video, recording and picture."""

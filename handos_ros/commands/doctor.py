@@ -16,7 +16,7 @@ from handos_model.errors import UserError
 from handos_model.hand.model import HandModel
 from handos_model.weights.exported import MANIFEST, ExportedWeights
 from handos_model.weights.store import check_template, find_weights, load_config
-from handos_ros.commands.options import ManoOption
+from handos_ros.commands.options import ManoOption, WeightsOption
 from handos_ros.health.findings import find_mistakes
 from handos_ros.health.observe import observe_graph
 from handos_ros.images.calibration import calibration_doubts
@@ -27,7 +27,7 @@ REFERENCES = ('torch', 'onnxruntime', 'openvino')
 
 
 def doctor(
-    weights: Annotated[str, typer.Option(help='Shipped name, folder or hub id.')] = 'nano',
+    weights: WeightsOption = 'nano',
     mano: ManoOption = None,
     camera_info: Annotated[Path | None, typer.Option(help='A calibration YAML to check.')] = None,
     ros: Annotated[

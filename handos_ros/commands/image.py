@@ -14,7 +14,14 @@ from handos_model.errors import UserError
 from handos_model.hand.model import HandModel
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.types import Camera, Hand, ImageArray
-from handos_ros.commands.options import ManoOption
+from handos_ros.commands.options import (
+    BackendOption,
+    CameraInfoOption,
+    ManoOption,
+    ScoreOption,
+    VerticesOption,
+    WeightsOption,
+)
 from handos_ros.images.camera_files import read_camera_file
 from handos_ros.messages.results import hand_to_json, write_json
 
@@ -25,14 +32,12 @@ def image(
     ],
     json: Annotated[Path | None, typer.Option(help='Write the hands here; - prints them.')] = None,
     overlay: Annotated[Path | None, typer.Option(help='Write drawn pictures to here.')] = None,
-    camera_info: Annotated[
-        Path | None, typer.Option(help='Calibration YAML of the camera; else it is guessed.')
-    ] = None,
-    weights: Annotated[str, typer.Option(help='Shipped name, folder or hub id.')] = 'nano',
+    camera_info: CameraInfoOption = None,
+    weights: WeightsOption = 'nano',
     mano: ManoOption = None,
-    backend: Annotated[str, typer.Option(help='auto, or one of `handos doctor`.')] = 'auto',
-    vertices: Annotated[bool, typer.Option('--vertices', help='Meshes in the JSON.')] = False,
-    score: Annotated[float, typer.Option(help='Least score of a hand.')] = 0.3,
+    backend: BackendOption = 'auto',
+    vertices: VerticesOption = False,
+    score: ScoreOption = 0.3,
     max_hands: Annotated[int, typer.Option(help='Most hands of a picture.')] = 4,
 ) -> None:
     """Find the hands in each picture; files that cannot be read are reported and left out."""

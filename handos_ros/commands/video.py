@@ -18,7 +18,14 @@ from handos_model.hand.model import HandModel
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.tracking.tracker import Tracker
 from handos_model.types import Camera, ImageArray, TrackState
-from handos_ros.commands.options import ManoOption
+from handos_ros.commands.options import (
+    BackendOption,
+    CameraInfoOption,
+    ManoOption,
+    ScoreOption,
+    VerticesOption,
+    WeightsOption,
+)
 from handos_ros.images.camera_files import read_camera_file
 from handos_ros.messages.results import hand_to_json
 
@@ -27,15 +34,13 @@ def video(
     file: Annotated[Path, typer.Argument(help='A video that OpenCV reads.')],
     overlay: Annotated[Path | None, typer.Option(help='Drawn video, .mp4 (MPEG-4).')] = None,
     json: Annotated[Path | None, typer.Option(help='Hands, one line of JSON a frame.')] = None,
-    camera_info: Annotated[
-        Path | None, typer.Option(help='Calibration YAML of the camera; else it is guessed.')
-    ] = None,
-    weights: Annotated[str, typer.Option(help='Shipped name, folder or hub id.')] = 'nano',
+    camera_info: CameraInfoOption = None,
+    weights: WeightsOption = 'nano',
     mano: ManoOption = None,
-    backend: Annotated[str, typer.Option(help='auto, or one of `handos doctor`.')] = 'auto',
+    backend: BackendOption = 'auto',
     track: Annotated[bool, typer.Option(help='Ids and smoothing over time.')] = True,
-    vertices: Annotated[bool, typer.Option('--vertices', help='Meshes in the JSON.')] = False,
-    score: Annotated[float, typer.Option(help='Least score of a hand.')] = 0.3,
+    vertices: VerticesOption = False,
+    score: ScoreOption = 0.3,
     max_hands: Annotated[int, typer.Option(help='Most hands of a frame.')] = 4,
     max_frames: Annotated[int, typer.Option(help='Stop after so many; 0 = all.')] = 0,
 ) -> None:

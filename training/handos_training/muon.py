@@ -20,6 +20,7 @@ ITERATIONS = 5
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: singular values to about [0.7, 1.2], fast
 
 
+# Not torch.optim.Muon: it came with torch 2.9, takes matrices only, and steps them one by one.
 class Muon(torch.optim.AdamW):
     """Muon for the parameter groups with `orthogonal` set, AdamW for the others.
 

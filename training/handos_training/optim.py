@@ -67,6 +67,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group['lr'] = group['base_lr'] * factor
 
 
+# Not torch's AveragedModel: that copies the frozen detector as well, and cannot change places.
 class WeightAverage:
     """Exponential moving average of a module's parameters and floating-point buffers.
 
