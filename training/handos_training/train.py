@@ -13,7 +13,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -140,17 +140,17 @@ class Trainer:
         sums: dict[str, float] = defaultdict(float)
         for k, (batch, seen) in enumerate(zip(parts, detected, strict=True)):
             torch.manual_seed(step_seed(config.seed, self.step * len(parts) + k, self.rank))
-            last = k == len(parts) - 1  # only then processes exchange gradients
-            with nullcontext() if last else self.accelerator.no_sync(self.module):
-                with self._autocast():
-                    terms = self.module(batch) if seen is None else self.module(batch, seen)
-                loss, means = weighted_loss(
-                    terms, lambda name: weight_of_term(config.weights, name), sizes=sizes
-                )
-                for name, mean in zip(means, torch.stack([*means.values()]).tolist(), strict=True):
-                    sums[name] += mean
-                self._require_finite(sums, [batch])
-                self.accelerator.backward(loss)
+            with self._autocast():
+                terms = self.module(batch) if seen is None else self.module(batch, seen)
+            loss, means = weighted_loss(
+                terms, lambda name: weight_of_term(config.weights, name), sizes=sizes
+            )
+            for name, mean in zip(means, torch.stack([*means.values()]).tolist(), strict=True):
+                sums[name] += mean
+            self._require_finite(sums, [batch])
+            # Processes exchange gradients for each part: put off to the last one, those of what
+            # that one does not use would never be exchanged.
+            self.accelerator.backward(loss)
         norm = nn.utils.clip_grad_norm_(
             [p for p in self.bare_module.parameters() if p.grad is not None],
             config.optim.max_grad_norm or float('inf'),
