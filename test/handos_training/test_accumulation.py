@@ -53,7 +53,8 @@ def test_parts_add_up_to_the_whole(plain: TrainConfig, tmp_path: Path) -> None:
     parts = replace(plain, out=tmp_path / 'parts', batch_size=1, accumulate=2)
     of_parts, gradients = step(parts)
     assert of_parts == pytest.approx(figures, rel=1e-5)
-    torch.testing.assert_close(gradients, whole, rtol=1e-4, atol=1e-6)
+    # Sums of float32 in another order; the largest gradient is 0.1.
+    torch.testing.assert_close(gradients, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_resumes_between_steps(plain: TrainConfig, tmp_path: Path) -> None:
