@@ -6,6 +6,7 @@ images, deactivate stops it, cleanup lets go of everything.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -336,6 +337,7 @@ def run(factory: PerceptionFactory, args: Sequence[str] | None = None) -> None:
     try:
         while legacy is not None:
             legacy = _run_in_one_participant(legacy, args, start)
+            gc.collect()  # until then rclpy's life cycle holds the node, and it the participant
             start = True
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

@@ -111,5 +111,6 @@ def test_a_participant_that_is_deaf_is_made_anew(watched: Watched) -> None:
     assert watched.says('image', 'deaf')
     assert watched.hears(timeout_s=PROMISED_S), watched.said[-3:]
     assert int(watched.values['participant made anew']) > 0
+    assert watched.spin_until(lambda: watched.nodes() < 2, PROMISED_S), 'the old one stayed'
     watched.node.send_signal(signal.SIGINT)
     assert watched.node.wait(PATIENCE_S) == 0
