@@ -236,7 +236,12 @@ class HandNode(LifecycleNode):
                 self._outputs.publish(lost, perception)
 
     def _watch_readers(self) -> None:
-        """Make anew what has gone deaf, and say so."""
+        """Make anew what has gone deaf, and say so.
+
+        Not while a model loads or works: it would be lost with the participant, and loaded again.
+        """
+        if self._worker.state.state == 'loading' or not self._worker.idle:
+            return
         for intake in (self._images, self._depth_images):
             remedy = intake.watch() if intake is not None else None
             if intake is None or remedy is None:
@@ -252,7 +257,10 @@ class HandNode(LifecycleNode):
         statuses = diagnose(self._statistics, self._input_state(), self._backend_state())
         self._diagnostics.publish(
             statuses_to_message(
-                message_type, self.get_clock().now().to_msg(), self.get_name(), statuses
+                message_type,
+                self.get_clock().now().to_msg(),
+                self.get_fully_qualified_name(),
+                statuses,
             )
         )
 
@@ -271,9 +279,7 @@ class HandNode(LifecycleNode):
         topic, offered = 'image', []
         images, reader = self._images, self._image_reader
         if images is not None:
-            topic = images.topic_name
-            if self._statistics.silence_s() > self._settings.stale_after_s:
-                offered = images.publishers()
+            topic, offered = images.topic_name, images.publishers()
         return InputState(
             topic=topic,
             active=images is not None,
