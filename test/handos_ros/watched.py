@@ -95,10 +95,6 @@ class Watched:
             self._executor.spin_once(timeout_sec=0.02)
         return True
 
-    def nodes(self) -> int:
-        """How many nodes there are, by what rclpy's publish of their life cycle; else none."""
-        return len(self._probe.get_publishers_info_by_topic('/handos/transition_event'))
-
     def hears(self, count: int = 10, timeout_s: float = PATIENCE_S) -> bool:
         """Whether so many images more are processed."""
         wanted = len(self.hands_at_s) + count
