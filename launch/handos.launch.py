@@ -117,14 +117,15 @@ def start_camera(values, topics):
     camera = values['camera']
     if camera == 'usb':
         calibration = ['--calibration', values['calibration']] if values['calibration'] else []
-        arguments = ['camera', values['device'], '--frame-id', topics['frame'], *calibration]
+        # A video file begins again at its end; of a webcam the option asks nothing.
+        options = ['--loop', '--frame-id', topics['frame'], *calibration]
         return [
             Node(
                 package='handos',
                 executable='handos',
                 name='camera',
                 namespace=values['namespace'],
-                arguments=arguments,
+                arguments=['camera', values['device'], *options],
                 remappings=[(name, topics[name]) for name in ('image', 'camera_info')],
                 output='screen',
             )

@@ -158,7 +158,11 @@ def diagnose(
 def statuses_to_message(
     types: Callable[[str], Any], stamp: Any, node_name: str, statuses: Sequence[Status]
 ) -> Any:
-    """diagnostic_msgs/DiagnosticArray."""
+    """diagnostic_msgs/DiagnosticArray, named as diagnostic_updater does.
+
+    The hardware is `node_name` with its namespace, which tells several cameras' nodes apart.
+    """
+    short_name = node_name.rsplit('/', 1)[-1]
     status_type = types('diagnostic_msgs/msg/DiagnosticStatus')
     pair_type = types('diagnostic_msgs/msg/KeyValue')
     levels = [status_type.OK, status_type.WARN, status_type.ERROR, status_type.STALE]
@@ -166,7 +170,7 @@ def statuses_to_message(
         status=[
             status_type(
                 level=levels[status.level],
-                name=f'{node_name}: {status.name}',
+                name=f'{short_name}: {status.name}',
                 message=status.message,
                 hardware_id=node_name,
                 values=[pair_type(key=key, value=value) for key, value in status.values.items()],

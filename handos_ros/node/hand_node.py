@@ -6,6 +6,7 @@ images, deactivate stops it, cleanup lets go of everything.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -246,7 +247,12 @@ class HandNode(LifecycleNode):
                 outputs.publish(lost, perception)
 
     def _watch_readers(self) -> None:
-        """Make anew what has gone deaf, and say so."""
+        """Make anew what has gone deaf, and say so.
+
+        Not while a model loads or works: it would be lost with the participant, and loaded again.
+        """
+        if self._worker.state.state == 'loading' or not self._worker.idle:
+            return
         for intake in (self._images, self._depth_images):
             remedy = intake.watch() if intake is not None else None
             if intake is None or remedy is None:
@@ -262,7 +268,10 @@ class HandNode(LifecycleNode):
         statuses = diagnose(self._statistics, self._input_state(), self._backend_state())
         self._diagnostics.publish(
             statuses_to_message(
-                message_type, self.get_clock().now().to_msg(), self.get_name(), statuses
+                message_type,
+                self.get_clock().now().to_msg(),
+                self.get_fully_qualified_name(),
+                statuses,
             )
         )
 
@@ -280,9 +289,7 @@ class HandNode(LifecycleNode):
         topic, offered = 'image', []
         images, reader = self._images, self._image_reader
         if images is not None:
-            topic = images.topic_name
-            if self._statistics.silence_s() > self._settings.stale_after_s:
-                offered = images.publishers()
+            topic, offered = images.topic_name, images.publishers()
         return InputState(
             topic=topic,
             active=images is not None,
@@ -344,6 +351,7 @@ def run(factory: PerceptionFactory, args: Sequence[str] | None = None) -> None:
     try:
         while legacy is not None:
             legacy = _run_in_one_participant(legacy, args, start)
+            gc.collect()  # until then rclpy's life cycle holds the node, and it the participant
             start = True
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

@@ -150,6 +150,28 @@ def test_the_parameter_file_is_the_table():
     }
 
 
+@pytest.mark.parametrize('name', ['teleoperation', 'network', 'depth', 'recording'])
+def test_a_set_up_changes_parameters_that_exist(name):
+    content = yaml.safe_load((ROOT / f'config/{name}.yaml').read_text())
+    values = content['/**']['ros__parameters']
+    for endpoint in values.pop('qos_overrides', {}).values():
+        assert endpoint['subscription'].keys() <= {'reliability', 'depth'}
+    values.pop('use_sim_time', None)
+    defaults = {spec.name: spec.default for spec in PARAMETERS}
+    assert not find_problems(values)
+    assert all(defaults[key] != value for key, value in values.items())
+    assert f'`{name}.yaml`' in (ROOT / 'docs/parameters.md').read_text()
+
+
+def test_bloom_finds_the_version_in_its_changelog():
+    title, *sections = re.split(r'\n(.+)\n-+\n', (ROOT / 'CHANGELOG.rst').read_text())
+    assert 'Changelog for package handos' in title
+    newest = next(heading for heading in sections[::2] if heading != 'Forthcoming')
+    version, date = re.fullmatch(r'(\S+) \((\d{4}-\d\d-\d\d)\)', newest).groups()
+    assert version == PACKAGE_XML.findtext('version') and date
+    assert all(re.search(r'^\* \S', text, re.M) for text in sections[1::2])
+
+
 def test_rviz_shows_topics_that_exist():
     content = yaml.safe_load((ROOT / 'config/handos.rviz').read_text())
     displays = content['Visualization Manager']['Displays']

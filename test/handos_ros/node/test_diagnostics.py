@@ -150,8 +150,8 @@ def test_message(messages, statistics):
     statistics.problem('calibration', 'no camera_info')
     stamp = messages('builtin_interfaces/msg/Time')(sec=5)
     statuses = diagnose(statistics, input_state(), READY)
-    message = statuses_to_message(messages, stamp, 'handos', statuses)
-    assert message.header.stamp.sec == 5
+    message = statuses_to_message(messages, stamp, '/left/handos', statuses)
+    assert message.header.stamp.sec == 5 and message.status[0].hardware_id == '/left/handos'
     levels = {s.name: s.level for s in message.status}
     assert levels['handos: calibration'] == messages('diagnostic_msgs/msg/DiagnosticStatus').WARN
     from handos_ros.runtime.embedded.wire import cdr

@@ -14,6 +14,7 @@ from rig import HEIGHT, WIDTH, Rig
 
 from handos_model.errors import UserError
 from handos_model.types import TrackState
+from handos_ros.node.deaf_reader import PULSES, SILENCE_S, DeafReader, Remedy
 
 NANOSECONDS = 10**9
 
@@ -462,6 +463,29 @@ def test_loading_is_reported_and_does_not_block(rigs):
 
 
 @pytest.mark.fault('backend', 'weights that cannot be loaded', 'said')
+def test_what_loads_is_not_lost_to_a_participant_that_is_made_anew(rigs):
+    loaded = threading.Event()
+    now_s = [0.0]
+
+    def factory(settings, report):
+        assert loaded.wait(20)
+        return FakePerception()
+
+    rig = rigs(factory=factory, start=False)
+    reader = DeafReader(lambda: now_s[0], (Remedy.PARTICIPANT,))
+    rig.node._image_reader = reader
+    rig.node.trigger_configure()
+    rig.node.trigger_activate()
+    rig.spin_until(lambda: rig.image.get_subscription_count() > 0)
+    for _ in range(PULSES):
+        reader.pulse()
+    now_s[0] += 2 * SILENCE_S
+    rig.spin_for(0.5)
+    assert reader.deaf and not rig.node.wants_participant
+    loaded.set()
+    rig.spin_until(lambda: rig.node.wants_participant)
+
+
 def test_weights_that_cannot_be_loaded_are_named(rigs):
     def factory(settings, report):
         raise UserError('no weights at nowhere')
