@@ -233,7 +233,7 @@ class HandNode(LifecycleNode):
             return
         worker, outputs, processor = self._configured
         worker.watch()
-        self._watch_readers()
+        self._watch_readers(worker)
         perception = worker.backend
         if not self._flow or perception is None:
             return
@@ -246,12 +246,12 @@ class HandNode(LifecycleNode):
             if lost is not None:
                 outputs.publish(lost, perception)
 
-    def _watch_readers(self) -> None:
+    def _watch_readers(self, worker: Worker[Perception, Frame, Result]) -> None:
         """Make anew what has gone deaf, and say so.
 
         Not while a model loads or works: it would be lost with the participant, and loaded again.
         """
-        if self._worker.state.state == 'loading' or not self._worker.idle:
+        if worker.state.state == 'loading' or not worker.idle:
             return
         for intake in (self._images, self._depth_images):
             remedy = intake.watch() if intake is not None else None

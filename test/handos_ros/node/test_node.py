@@ -462,7 +462,6 @@ def test_loading_is_reported_and_does_not_block(rigs):
     rig.spin_until(rig.accounted)
 
 
-@pytest.mark.fault('backend', 'weights that cannot be loaded', 'said')
 def test_what_loads_is_not_lost_to_a_participant_that_is_made_anew(rigs):
     loaded = threading.Event()
     now_s = [0.0]
@@ -486,6 +485,7 @@ def test_what_loads_is_not_lost_to_a_participant_that_is_made_anew(rigs):
     rig.spin_until(lambda: rig.node.wants_participant)
 
 
+@pytest.mark.fault('backend', 'weights that cannot be loaded', 'said')
 def test_weights_that_cannot_be_loaded_are_named(rigs):
     def factory(settings, report):
         raise UserError('no weights at nowhere')
