@@ -92,6 +92,21 @@ def test_the_stream_joins_its_share_and_gives_the_same_again() -> None:
     assert tiles[1] == pytest.approx(120, abs=25)
 
 
+class OneDamaged(Photos):
+    def __getitem__(self, index: int) -> Sample:
+        if index == 4:
+            raise ValueError('photo 4: not a readable image')
+        return super().__getitem__(index)
+
+
+def test_a_damaged_image_is_passed_over_wherever_it_was_asked_for() -> None:
+    join = Mosaic(CANVAS_HW, MosaicConfig(share=1.0))
+    mixture = Mixture([Source('photos', OneDamaged())], 3, join=join)
+    loaded = [mixture[position] for position in range(60)]
+    assert all('photo 4' not in one.sample.name for one in loaded)
+    assert sum(len(one.failures) for one in loaded) > 60 / 9
+
+
 def test_shares_are_probabilities() -> None:
     with pytest.raises(ValueError, match='probability'):
         MosaicConfig(share=1.5)

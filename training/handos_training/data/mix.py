@@ -127,7 +127,8 @@ class Mixture(Dataset[Loaded]):
             try:
                 sample = source.dataset[index]
                 sample.check()
-                rng = np.random.default_rng(draw.augmentation_seed)
+                # Another attempt takes other random numbers, and so other images of a mosaic.
+                rng = np.random.default_rng((*draw.augmentation_seed, attempt))
                 if self.join is not None:
                     sample = self.join(sample, self._any, rng)
                 if self.transform is not None:
