@@ -24,5 +24,5 @@ config = TrainConfig(
                       weight_decay=0.01, warmup_steps=40,
                       constant_fraction=0.15, final_factor=0.02, max_grad_norm=5.0,
                       ema_decay=0.998),
-    data=DataConfig(cache=(Path('runs/cache'),), focus=0.6, focus_side=(0.3, 0.95)),
+    data=DataConfig(cache=(Path('runs/cache'),), focus=0.35, focus_side=(0.2, 1.15), mosaic=0.3),
 )  # fmt: skip
