@@ -48,19 +48,51 @@ def rounded_weights(network: nn.Module) -> Iterator[None]:
                 parameter.copy_(original)
 
 
+@torch.no_grad()
+def scale_kernels(network: nn.Module) -> None:
+    """Move what each batch normalisation multiplies by into the convolution before it, in place.
+
+    The network in evaluation computes the same, and its kernels are the ones that exporters get by
+    folding: rounded to half precision, they are the same numbers in torch and in a graph.
+    """
+    for _, conv, norm in _normalised(network):
+        whole, scale = _multiplier(norm), _scale(norm)
+        conv.weight.mul_(scale[:, None, None, None])
+        if conv.bias is not None:
+            conv.bias.mul_(scale)
+        norm.running_mean.mul_(scale)
+        norm.running_var.mul_(scale.square())
+        # What is left is 1, but where there was next to nothing to move.
+        norm.weight.copy_(whole / scale * torch.sqrt(norm.running_var + _eps(norm)))
+
+
 def _folded_scales(network: nn.Module) -> dict[str, Tensor]:
     """What the normalisation after each convolution multiplies it by [O,1,1,1], by its name."""
-    scales = {}
+    return {name: _scale(norm)[:, None, None, None] for name, _, norm in _normalised(network)}
+
+
+def _normalised(network: nn.Module) -> Iterator[tuple[str, nn.Conv2d, Any]]:
+    """Each convolution with a batch normalisation after it: its weight's name, both modules."""
     for path, parent in network.named_modules():
         for (name, first), (_, second) in pairwise(parent.named_children()):
-            norm: Any = second
-            if isinstance(first, nn.Conv2d) and hasattr(norm, 'running_var'):
-                deviation = torch.sqrt(norm.running_var + getattr(norm, 'eps', 1e-5))
-                scale = (norm.weight / deviation).detach()
-                scale = torch.where(scale.abs() > 1e-6, scale, torch.ones_like(scale))
-                full_name = f'{path}.{name}.weight' if path else f'{name}.weight'
-                scales[full_name] = scale[:, None, None, None]
-    return scales
+            if isinstance(first, nn.Conv2d) and hasattr(second, 'running_var'):
+                yield f'{path}.{name}.weight' if path else f'{name}.weight', first, second
+
+
+def _eps(norm: Any) -> float:
+    return float(getattr(norm, 'eps', 1e-5))
+
+
+def _multiplier(norm: Any) -> Tensor:
+    """What a normalisation multiplies each channel [O] by."""
+    multiplier: Tensor = (norm.weight / torch.sqrt(norm.running_var + _eps(norm))).detach()
+    return multiplier
+
+
+def _scale(norm: Any) -> Tensor:
+    """The same [O], and 1 where it is next to nothing: a kernel may be divided by it."""
+    multiplier = _multiplier(norm)
+    return torch.where(multiplier.abs() > 1e-6, multiplier, torch.ones_like(multiplier))
 
 
 def store_half(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -91,12 +91,10 @@ def _check_backends(weights: str, hand_model: HandModel) -> int:
         except UserError as error:
             print(f'backend   {name}: {error}')
             problems += 1
-    exported = ExportedWeights.load(folder) if (folder / MANIFEST).is_file() else None
-    stored_half = exported is not None and exported.storage == 'fp16'
-    problems += _compare(opened, load_config(folder).input_size_hw, stored_half)
+    problems += _compare(opened, load_config(folder).input_size_hw)
     print(f'auto      {chosen} ({reason})')
-    if exported is not None:
-        _tell_int8(exported)
+    if (folder / MANIFEST).is_file():
+        _tell_int8(ExportedWeights.load(folder))
     return problems
 
 
@@ -112,12 +110,7 @@ def _tell_int8(exported: ExportedWeights) -> None:
         print(f'int8      not used: {reason}')
 
 
-def _compare(engines: dict[str, Engine], input_size_hw: tuple[int, int], stored_half: bool) -> int:
-    """Print how far each engine is from the reference; the number of those too far from it.
-
-    With `stored_half` torch and the graphs round the same weights in different places (graphs with
-    normalisations folded in), so that near-ties in the background may be settled differently.
-    """
+def _compare(engines: dict[str, Engine], input_size_hw: tuple[int, int]) -> int:
     reference = next((name for name in REFERENCES if name in engines), None)
     problems = 0
     for name, engine in engines.items():
@@ -128,8 +121,7 @@ def _compare(engines: dict[str, Engine], input_size_hw: tuple[int, int], stored_
         errors = engine_parity(engines[reference], engine, images, input_size_hw)
         # 8 bits are held to what they find, not to each number: see the gate.
         rounded = engine.precision == 'int8'
-        limits = 'fp16' if stored_half and reference == 'torch' else engine.precision
-        wrong = [] if rounded else beyond_limits(errors, limits)
+        wrong = [] if rounded else beyond_limits(errors, engine.precision)
         problems += bool(wrong)
         verdict = f'WRONG: {", ".join(wrong)}' if wrong else 'rounds' if rounded else 'agrees'
         print(
