@@ -81,7 +81,7 @@ class HandNode(LifecycleNode):
         self._statistics = statistics or Statistics()
         self._image_reader = image_reader or DeafReader()
         self._tracker = tracker or Tracker()
-        self.wants_participant = False
+        self._stays_deaf: DeafReader | None = None  # whatever is made anew in this participant
         self._stamps = StampGuard()
         self._depths = DepthBuffer()
         self._camera_info: Any = None
@@ -118,6 +118,17 @@ class HandNode(LifecycleNode):
     def failure(self) -> BaseException | None:
         """Why the model cannot be loaded, while that is so."""
         return self._configured.worker.failure if self._configured else None
+
+    @property
+    def wants_participant(self) -> bool:
+        """Whether a reader stays deaf in this one, and nothing would be lost with it now.
+
+        A model that loads or works would be lost, and loaded again.
+        """
+        if self._stays_deaf is None or not self._stays_deaf.tried:  # it hears again
+            return False
+        worker = self._configured.worker if self._configured else None
+        return worker is None or (worker.state.state != 'loading' and worker.idle)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -233,7 +244,7 @@ class HandNode(LifecycleNode):
             return
         worker, outputs, processor = self._configured
         worker.watch()
-        self._watch_readers(worker)
+        self._watch_readers()
         perception = worker.backend
         if not self._flow or perception is None:
             return
@@ -246,13 +257,8 @@ class HandNode(LifecycleNode):
             if lost is not None:
                 outputs.publish(lost, perception)
 
-    def _watch_readers(self, worker: Worker[Perception, Frame, Result]) -> None:
-        """Make anew what has gone deaf, and say so.
-
-        Not while a model loads or works: it would be lost with the participant, and loaded again.
-        """
-        if worker.state.state == 'loading' or not worker.idle:
-            return
+    def _watch_readers(self) -> None:
+        """Make anew what has gone deaf, and say so."""
         for intake in (self._images, self._depth_images):
             remedy = intake.watch() if intake is not None else None
             if intake is None or remedy is None:
@@ -261,7 +267,8 @@ class HandNode(LifecycleNode):
                 f'{intake.topic_name} is published and what belongs to it arrives, but it does '
                 f'not: the {remedy.value} is made anew'
             )
-            self.wants_participant |= remedy == Remedy.PARTICIPANT
+            if remedy == Remedy.PARTICIPANT:
+                self._stays_deaf = intake.reader
             self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:

@@ -43,3 +43,25 @@ def bench(ros: Any) -> Iterator[Any]:
     made = Bench(ros, 'talker', 'listener')
     yield made
     made.close()
+
+
+@pytest.fixture
+def rigs(ros: Any) -> Iterator[Any]:
+    """Makes rigs, and closes them at the end."""
+    from rig import Rig
+
+    made = []
+
+    def make(*args: Any, **options: Any) -> Rig:
+        made.append(Rig(ros, *args, **options))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.close()
+
+
+@pytest.fixture
+def rig(rigs: Any) -> Any:
+    """The node with a fake model, active."""
+    return rigs()

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from fakes import FakePerception
 
+from handos_model.types import TrackState
+
 HEIGHT, WIDTH = 48, 64
+NANOSECONDS = 10**9
 K = [50.0, 0, 32, 0, 50, 24, 0, 0, 1]
 
 
@@ -159,3 +162,14 @@ class Rig:
         self.executor.shutdown()
         self.node.destroy_node()
         self.probe.destroy_node()
+
+
+def stamp_of(message: Any) -> int:
+    """In nanoseconds."""
+    stamp = message.header.stamp
+    return int(stamp.sec * NANOSECONDS + stamp.nanosec)
+
+
+def tracked(message: Any) -> list[Any]:
+    """Its hands without those that a slow machine's pauses have lost."""
+    return [hand for hand in message.hands if hand.state == TrackState.TRACKED]
