@@ -158,6 +158,26 @@ def test_killed_ten_times_while_saving(tmp_path: Path) -> None:
     assert len(steps) == 10 and steps == sorted(steps)
 
 
+@pytest.mark.parametrize('error', [FileNotFoundError, RuntimeError])
+def test_a_file_removed_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    folder = CheckpointFolder(tmp_path, keep_last=1)
+    save = lambda step: folder.save(step, {'model': {'w': torch.ones(1)}}, {})  # noqa: E731
+    save(1)
+    read = checkpoint.load_file
+
+    def removed_meanwhile(path: Path) -> dict[str, torch.Tensor]:
+        # safetensors opens a file and has torch open it again: either may find it gone.
+        monkeypatch.setattr(checkpoint, 'load_file', read)
+        save(2)
+        raise error(f'unable to open file <{path}>: No such file or directory (2)')
+
+    monkeypatch.setattr(checkpoint, 'load_file', removed_meanwhile)
+    loaded = folder.load()
+    assert loaded is not None and loaded.step == 2
+
+
 def test_reading_beside_a_running_training_looks_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

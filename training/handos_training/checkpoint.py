@@ -151,7 +151,8 @@ def _try_read(path: Path) -> tuple[Checkpoint | None, str]:
         content = json.loads((path / STATE_FILE).read_text())
         tensors = {group: load_file(path / f'{group}.safetensors') for group in content['tensors']}
         return Checkpoint(path, content['step'], tensors, content['state']), ''
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    # RuntimeError: torch opens the file again after safetensors did, and it may be gone by then.
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         return None, str(error)
 
 
