@@ -15,6 +15,25 @@ VERTEX_TOKENS = (778, 195, 98)
 
 
 @dataclass(frozen=True)
+class ScoreConfig:
+    """The chance of a hand: sigmoid(tokens * t + queries * q + offset).
+
+    t and q are the logits of `detectors/scores.py`; fitted by `tools/calibrate_scores.py`.
+    """
+
+    tokens: float = 1.0
+    queries: float = 0.0
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.tokens > 0 and self.queries >= 0):
+            raise UserError(
+                f'detector.score: tokens={self.tokens} must be positive and '
+                f'queries={self.queries} not negative, or surer hands would score less'
+            )
+
+
+@dataclass(frozen=True)
 class DetectorConfig:
     """Which detector, and where its weights are.
 
@@ -31,9 +50,14 @@ class DetectorConfig:
     memory_layer: int | None = None  # encoder layer of F_e, None = the last (F6); 4 is the
     # paper's ablation, Grounding DINO only
     slim: bool = True  # Grounding DINO only: folded text, re-associated fusion (exact)
+    score: ScoreConfig | None = None  # None: the queries' own; not for Grounding DINO
 
     def __post_init__(self) -> None:
         _check_choice('detector.family', self.family, DetectorFamily)
+        if isinstance(self.score, dict):  # as config.json has it
+            object.__setattr__(self, 'score', _build(ScoreConfig, 'detector.score', self.score))
+        if self.score is not None and self.family == 'grounding_dino':
+            raise UserError('detector.score needs d_fine or rt_detr_v2, which score their tokens')
         if self.memory_layer is not None and self.family != 'grounding_dino':
             raise UserError(
                 f'detector.memory_layer={self.memory_layer} needs family grounding_dino, whose '

@@ -12,13 +12,14 @@ import argparse
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from handos_model.network.detectors.dfine import DFineDetector
 from handos_model.network.handos import HandOS
 from handos_training.data.datasets.peer_photos import Negatives, PeerPhotos
 from handos_training.data.sample import Sample
-from handos_training.evaluation.calibration import correct_scores, fit_platt, judged_logits
+from handos_training.evaluation.calibration import fit_score, judged_evidence
 from handos_training.stages.dense import HEADS_FILE
 
 
@@ -37,17 +38,19 @@ def main() -> None:
     arguments = parser.parse_args()
     network = HandOS.from_pretrained(arguments.run)
     detector = network.detector
-    if not isinstance(detector, DFineDetector) or network.config.detector.reference is not None:
-        parser.error(f'{arguments.run}: only a detector of our own can be corrected')
+    if not isinstance(detector, DFineDetector):
+        parser.error(f'{arguments.run}: only a detector that scores its tokens can be corrected')
     samples = validation_samples(arguments.photos, arguments.negatives)
-    logits, are_hands = judged_logits(detector, samples, network.config.input_size_hw)
-    platt = fit_platt(logits, are_hands)
-    correct_scores(detector, platt)
+    told, are_hands = judged_evidence(detector, samples, network.config.input_size_hw)
+    score = fit_score(told, are_hands)
+    network.config = replace(
+        network.config, detector=replace(network.config.detector, score=score)
+    )
     if (arguments.run / HEADS_FILE).is_file():
         arguments.out.mkdir(parents=True, exist_ok=True)
         shutil.copy(arguments.run / HEADS_FILE, arguments.out / HEADS_FILE)
     network.save_pretrained(arguments.out)
-    print(json.dumps({'judged': len(logits), 'hands': int(are_hands.sum()), **platt._asdict()}))
+    print(json.dumps({'judged': len(told), 'hands': int(are_hands.sum()), **asdict(score)}))
 
 
 if __name__ == '__main__':

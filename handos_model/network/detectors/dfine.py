@@ -12,6 +12,7 @@ from handos_model.config import DetectorConfig
 from handos_model.network.detectors.efficientnet_lite import EfficientNetLite
 from handos_model.network.detectors.protocol import DetectorBase, DetectorOutput, flatten_maps
 from handos_model.network.detectors.reference import load_reference
+from handos_model.network.detectors.scores import fused_logits
 
 EFFICIENTNET_LITE = 'efficientnet_lite'  # our own `model_type` of a backbone_config
 
@@ -22,9 +23,9 @@ class DFineDetector(DetectorBase):
     Its Q0 is gathered from the encoder's memory (query selection), so it differs by instance.
     """
 
-    def __init__(self, model: Any, hand_label: int = 0, freeze: bool = True) -> None:
+    def __init__(self, model: Any, config: DetectorConfig, freeze: bool = True) -> None:
         super().__init__(model, freeze, normalise=False)  # the family is trained on x / 255
-        self.hand_label = hand_label
+        self.hand_label, self.score = config.hand_label, config.score
         self.dim = model.config.d_model
         self.num_levels = len(model.config.encoder_in_channels)
         self.backbone_channels = tuple(model.model.backbone.intermediate_channel_sizes)
@@ -48,10 +49,18 @@ class DFineDetector(DetectorBase):
             queries_initial=self._captured['queries_initial'],
             queries_final=outputs.last_hidden_state,
             boxes_cxcywh=outputs.pred_boxes,
-            scores=outputs.logits[..., self.hand_label].sigmoid(),
+            scores=self.scores(outputs.enc_topk_logits, outputs.logits, outputs.pred_boxes),
             logits=outputs.logits,
             backbone_maps=self._captured['backbone_maps'],
+            token_logits=outputs.enc_topk_logits,
         )
+
+    def scores(self, token_logits: Tensor, logits: Tensor, boxes_cxcywh: Tensor) -> Tensor:
+        """The chance of a hand [B,Q], of logits [B,Q,classes] of tokens and queries."""
+        tokens, queries = (part[..., self.hand_label] for part in (token_logits, logits))
+        if self.score is None:
+            return queries.sigmoid()
+        return fused_logits(self.score, tokens, queries, boxes_cxcywh).sigmoid()
 
 
 def build_dfine(config: DetectorConfig, freeze: bool = True) -> DFineDetector:
@@ -70,7 +79,7 @@ def build_dfine(config: DetectorConfig, freeze: bool = True) -> DFineDetector:
         model = DFineForObjectDetection(DFineConfig(**arguments))
         if backbone is not None:
             model.model.backbone = backbone
-    return DFineDetector(model, config.hand_label, freeze)
+    return DFineDetector(model, config, freeze)
 
 
 class LiteBackbone(nn.Module):

@@ -36,6 +36,7 @@ class DetectorOutput:
     scores: Tensor  # [B,Q], probability of a hand
     logits: Tensor  # [B,Q,classes] as the family returns them
     backbone_maps: tuple[Tensor, ...]  # [B,c,h,w], finest first
+    token_logits: Tensor | None = None  # [B,Q,classes] of the tokens that queries start from
 
     @property
     def instance_queries(self) -> Tensor:

@@ -19,4 +19,4 @@ def build_rtdetr_v2(config: DetectorConfig, freeze: bool = True) -> RTDetrV2Dete
         model = load_reference(RTDetrV2ForObjectDetection, config)
     else:
         model = RTDetrV2ForObjectDetection(RTDetrV2Config(**config.model))
-    return RTDetrV2Detector(model, config.hand_label, freeze)
+    return RTDetrV2Detector(model, config, freeze)

@@ -52,7 +52,7 @@ class LeanDFine(nn.Module):
         super().__init__()
         whole: Any = detector.model
         model = whole.model
-        self.model, self.shapes, self.hand_label = model, shapes, detector.hand_label
+        self.model, self.shapes, self.scores = model, shapes, detector.scores
         self.encoder = _lean_encoder(model.encoder, shapes)
         self.backbone = model.backbone
         self.pixel_mean, self.pixel_std = 0.0, 255.0
@@ -108,15 +108,17 @@ class LeanDFine(nn.Module):
             before = tokens
             boxes, likely = self.boxes(corners, start)
         logits = decoder.class_embed[-1](tokens) + self.boxes.quality(likely)
+        token_logits = scores.index_select(1, chosen).t()[None]
         return DetectorOutput(
             memory=memory,
             spatial_shapes=shapes,
             queries_initial=initial[None],
             queries_final=tokens[None],
             boxes_cxcywh=boxes[None],
-            scores=logits[None, :, self.hand_label].sigmoid(),
+            scores=self.scores(token_logits, logits[None], boxes[None]),
             logits=logits[None],
             backbone_maps=maps,
+            token_logits=token_logits,
         )
 
     def _backbone_maps(self, pixels: Tensor) -> tuple[Tensor, ...]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_networks import random_images, small_config, small_network
 
 from handos_model.backends.parity import detector_parity
+from handos_model.config import ScoreConfig
 from handos_model.network.attention import sample_by_grid
 from handos_model.network.detectors.protocol import SpatialShapes
 from handos_model.network.graphs import DETECTOR_OUTPUTS, build_graphs
@@ -61,8 +64,10 @@ def test_the_lean_decoder_is_the_decoder(changes: dict[str, str | int], hands: i
         torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
 
 
-def test_the_lean_detector_is_the_detector() -> None:
-    network = small_network()
+@pytest.mark.parametrize('score', [None, ScoreConfig(tokens=1.5, queries=0.5, offset=-0.25)])
+def test_the_lean_detector_is_the_detector(score: ScoreConfig | None) -> None:
+    config = small_config()
+    network = small_network(replace(config, detector=replace(config.detector, score=score)))
     plain, decoder = build_graphs(network)
     lean, _ = lean_graphs(plain, decoder)
     assert lean is not plain

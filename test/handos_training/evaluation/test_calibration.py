@@ -1,4 +1,4 @@
-"""Calibrated scores: the fit, which queries are judged, and that folding it in is exact."""
+"""Calibrated scores: the fit, and which queries are judged."""
 
 from types import SimpleNamespace
 
@@ -7,27 +7,30 @@ import pytest
 import torch
 from hand_samples import labelled_sample
 
-from handos_model.network.handos import HandOS
 from handos_training.data.transform import letterbox
 from handos_training.evaluation.calibration import (
-    Platt,
-    correct_scores,
-    fit_platt,
-    judged_logits,
+    fit_score,
+    judged_evidence,
 )
-from handos_training.stages.network import tiny
 
 
-def test_the_fit_finds_the_correction_that_made_the_labels() -> None:
+def test_the_fit_finds_the_score_that_made_the_labels() -> None:
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 3, 20_000)
-    are_hands = rng.random(20_000) < 1 / (1 + np.exp(-(0.5 * logits - 1)))
-    assert np.allclose(fit_platt(logits, are_hands), (0.5, -1), atol=0.1)
+    told = rng.normal(0, 3, (20_000, 2))
+    are_hands = rng.random(20_000) < 1 / (1 + np.exp(-(told @ [0.5, 0.2] - 1)))
+    score = fit_score(told, are_hands)
+    assert np.allclose((score.tokens, score.queries, score.offset), (0.5, 0.2, -1), atol=0.1)
+
+
+def test_a_query_that_says_no_never_makes_a_hand_surer() -> None:
+    told = np.random.default_rng(0).normal(0, 3, (20_000, 2))
+    score = fit_score(told, told[:, 0] > told[:, 1])
+    assert score.queries == 0 and score.tokens > 0
 
 
 def test_one_kind_alone_is_refused() -> None:
     with pytest.raises(ValueError, match='all of one kind'):
-        fit_platt([1.0, 2.0], [True, True])
+        fit_score([[1.0, 0.0], [2.0, 0.0]], [True, True])
 
 
 def test_a_hand_is_found_once_and_incomplete_images_are_not_judged() -> None:
@@ -48,20 +51,12 @@ def test_a_hand_is_found_once_and_incomplete_images_are_not_judged() -> None:
             return SimpleNamespace(
                 boxes_cxcywh=torch.cat([boxes, boxes, far, far])[None],
                 logits=logits[None, :, None],
+                token_logits=logits[None, :, None] + 1,
             )
 
-    logits, are_hands = judged_logits(
+    told, are_hands = judged_evidence(
         Detector(), [sample, sample.replace(all_hands_labelled=False)], (128, 160)
     )
-    assert logits.tolist() == [3, 2, 0] and are_hands.tolist() == [True, True, False]
-
-
-def test_folding_the_correction_in_corrects_every_logit() -> None:
-    torch.manual_seed(0)
-    detector = HandOS.from_config(tiny()).detector
-    images = torch.rand(1, 3, 128, 160)
-    before = detector(images)
-    correct_scores(detector, Platt(0.7, -0.4))
-    after = detector(images)
-    assert torch.allclose(after.logits, 0.7 * before.logits - 0.4, atol=1e-5)
-    assert torch.equal(after.boxes_cxcywh, before.boxes_cxcywh)
+    # The query beside them is as sure as its copy, which a surer one would have spoken for.
+    assert told.tolist() == [[4, 3], [3, 2], [1, 0]]
+    assert are_hands.tolist() == [True, True, False]

@@ -1,80 +1,81 @@
 """Scores that mean something: after calibration a score is the chance that there is a hand.
 
-Platt scaling: logit -> slope * logit + offset, fitted by likelihood on photographs that training
-never saw, and folded into the weights of the detector's last layer, so that nothing runs more.
+A logistic regression on what a hand's tokens and its query say (`detectors/scores.py`), fitted by
+likelihood on photographs that training never saw; its three numbers go into `config.json`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
 
+from handos_model.config import ScoreConfig
 from handos_model.geometry.boxes import pairwise_iou
 from handos_model.network.detectors.dfine import DFineDetector
+from handos_model.network.detectors.scores import evidence
 from handos_training.data.sample import Sample
 from handos_training.data.transform import letterbox
 from handos_training.stages.targets import cxcywh_to_xyxy
 
 Array = npt.NDArray[np.float64]
-LOWEST_SCORE = 0.02  # what scores less never comes near a threshold
+LOWEST_LOGIT = -4.0  # what says less never comes near a threshold
 IS_A_HAND_IOU = 0.5
 IS_A_DUPLICATE_IOU = 0.3  # of a hand that a surer query found: suppressed later, so not judged
 
 
-class Platt(NamedTuple):
-    """How a logit is corrected; slope 1 and offset 0 leave it."""
-
-    slope: float
-    offset: float
-
-
-def fit_platt(logits: npt.ArrayLike, are_hands: npt.ArrayLike) -> Platt:
-    """The correction of largest likelihood for logits [N] and bool [N].
+def fit_score(told: npt.ArrayLike, are_hands: npt.ArrayLike) -> ScoreConfig:
+    """The score of largest likelihood for `told` [N,2] (tokens, queries) and bool [N].
 
     Raises ValueError unless there are both hands and others: else the best offset is infinite.
     """
-    x, y = np.asarray(logits, np.float64), np.asarray(are_hands, bool)
+    x, y = np.asarray(told, np.float64), np.asarray(are_hands, bool)
     if y.all() or not y.any():
         raise ValueError(f'{len(y)} judged queries are all of one kind: nothing can be fitted')
+    x = np.column_stack([x, np.ones(len(x))])
     sign = np.where(y, 1.0, -1.0)
 
     def loss(values: Array) -> tuple[float, Array]:
-        margin = sign * (values[0] * x + values[1])
+        margin = sign * (x @ values)
         slope = -sign / (1 + np.exp(np.clip(margin, -500, 500)))
-        return float(np.logaddexp(0, -margin).mean()), np.array([(slope * x).mean(), slope.mean()])
+        return float(np.logaddexp(0, -margin).mean()), (slope[:, None] * x).mean(0)
 
-    best = minimize(loss, np.array([1.0, 0.0]), jac=True, method='BFGS').x
-    return Platt(float(best[0]), float(best[1]))
+    bounds = [(1e-3, None), (0.0, None), (None, None)]
+    best = minimize(loss, np.array([1.0, 0.0, 0.0]), jac=True, method='L-BFGS-B', bounds=bounds).x
+    return ScoreConfig(*(round(float(value), 4) for value in best))
 
 
 @torch.no_grad()
-def judged_logits(
+def judged_evidence(
     detector: DFineDetector, samples: Iterable[Sample], network_hw: tuple[int, int]
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """The logits [N] of a detector's queries and whether they found a hand, over whole images.
+    """The evidence [N,2] for a detector's queries and whether they found a hand, of whole images.
 
     Images whose hands are not all labelled are left out, and so are queries on a hand that a
     surer one found.
     """
-    logits: list[float] = []
+    rows: list[list[float]] = []
     hands: list[bool] = []
     for sample in samples:
         if not sample.all_hands_labelled:
             continue
         seen = letterbox(sample, network_hw)
         output = detector(seen.image[None].float() / 255)
+        assert output.token_logits is not None
+        logits, token_logits = (
+            part[..., detector.hand_label] for part in (output.logits, output.token_logits)
+        )
+        tokens, queries = evidence(token_logits, logits, output.boxes_cxcywh)
+        told = torch.stack([tokens[0], queries[0]], dim=1).double().numpy()  # [Q,2]
         h, w = network_hw
         boxes = cxcywh_to_xyxy(output.boxes_cxcywh[0]) * torch.tensor([w, h, w, h]) - 0.5
-        own = output.logits[0, :, detector.hand_label].double().numpy()
         overlap = pairwise_iou(boxes.numpy(), seen.hands.boxes_xyxy_px.numpy())
         free = np.ones(overlap.shape[1], bool)
-        for query in np.argsort(-own):
-            if own[query] < np.log(LOWEST_SCORE / (1 - LOWEST_SCORE)):
+        for query in np.argsort(-told.sum(1)):
+            if told[query].sum() < LOWEST_LOGIT:
                 break
             best = int(overlap[query].argmax()) if overlap.shape[1] else -1
             found = best >= 0 and overlap[query, best] >= IS_A_HAND_IOU and bool(free[best])
@@ -82,20 +83,6 @@ def judged_logits(
                 continue
             if found:
                 free[best] = False
-            logits.append(float(own[query]))
+            rows.append(told[query].tolist())
             hands.append(found)
-    return np.array(logits), np.array(hands, bool)
-
-
-@torch.no_grad()
-def correct_scores(detector: DFineDetector, platt: Platt) -> None:
-    """Fold the correction into what the last layer's logit is a sum of: class and box quality."""
-    model: Any = detector.model
-    decoder = model.model.decoder
-    last = decoder.eval_idx
-    classes = decoder.class_embed[last]
-    quality = decoder.lqe_layers[last].reg_conf.layers[-1]
-    for layer in (classes, quality):
-        layer.weight.mul_(platt.slope)
-        layer.bias.mul_(platt.slope)
-    classes.bias.add_(platt.offset)
+    return np.array(rows).reshape(-1, 2), np.array(hands, bool)
