@@ -46,10 +46,15 @@ def fused_logits(
 
 def _iou(boxes_cxcywh: Tensor) -> Tensor:
     """Of every two boxes [B,Q,4] of an image: [B,Q,Q]."""
-    centre, size = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:]
-    low, high = centre - size / 2, centre + size / 2
-    low = torch.maximum(low.unsqueeze(-2), low.unsqueeze(-3))
-    high = torch.minimum(high.unsqueeze(-2), high.unsqueeze(-3))
-    shared = (high - low).clamp(min=0).prod(-1)
-    area = size.prod(-1)
+    x, y, width, height = boxes_cxcywh.unbind(-1)
+    shared = _overlap(x, width) * _overlap(y, height)
+    area = width * height
     return shared / (area.unsqueeze(-1) + area.unsqueeze(-2) - shared)
+
+
+def _overlap(centre: Tensor, length: Tensor) -> Tensor:
+    """How far every two of the intervals [B,Q] overlap: [B,Q,Q]."""
+    low, high = centre - length / 2, centre + length / 2
+    first = torch.maximum(low.unsqueeze(-1), low.unsqueeze(-2))
+    last = torch.minimum(high.unsqueeze(-1), high.unsqueeze(-2))
+    return (last - first).clamp(min=0)
