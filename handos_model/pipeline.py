@@ -23,7 +23,7 @@ from handos_model.geometry.placement import (
     wrist_rotation,
 )
 from handos_model.hand.model import HandModel
-from handos_model.postprocess import distinct_hands, hand_length
+from handos_model.postprocess import distinct_hands, hand_length, whole_hands
 from handos_model.preprocess import ChannelOrder, Letterbox
 from handos_model.selection import select_instances
 from handos_model.types import Camera, FloatArray, Hand, ImageArray, ScaleSource, TrackState
@@ -41,7 +41,8 @@ class PipelineConfig:
 
     score_threshold: float = 0.3
     nms_threshold: float = 0.9  # IoU of boxes; loose, because crossed hands share a box
-    # Hands whose 2D joints agree more than this are one hand found twice; None keeps all. A
+    # Hands whose 2D joints agree more than this are one hand found twice; None keeps all, parts
+    # of a hand drawn across it, too. A
     # robot that is shown one hand twice plans for two; two real hands never agree joint by joint.
     duplicate_similarity: float | None = 0.5
     max_hands: int = 4
@@ -344,9 +345,12 @@ class HandPipeline:
         is_right = right >= 0.5
         turns = wrist_rotation(joints_m, is_right)
         boxes_px = self._letterbox.boxes_to_image(boxes_cxcywh[keep])
+        rows = np.arange(len(keep))
+        if config.duplicate_similarity is not None:
+            rows = whole_hands(boxes_px, is_right)
         hands = []
-        for i, row in enumerate(keep):
-            scale, covariance, source = self._scale(vertices_m[i], placed, i, camera, depth_m)
+        for i in rows:
+            scale, covariance, source = self._scale(vertices_m[i], placed, int(i), camera, depth_m)
             translation = placed.translation_m[i] * scale
             hands.append(
                 Hand(
@@ -355,7 +359,7 @@ class HandPipeline:
                     state=TrackState.TRACKED,
                     side='right' if is_right[i] else 'left',
                     side_probability=float(max(right[i], 1 - right[i])),
-                    score=float(scores[row]),
+                    score=float(scores[keep[i]]),
                     box_xyxy_px=boxes_px[i],
                     joints_px=joints_px[i],
                     joint_confidence=confidence[i],

@@ -8,6 +8,8 @@ import numpy.typing as npt
 from handos_model.types import FloatArray
 
 _TOLERANCE = 0.1  # of a hand's extent: joints so far apart count exp(-1/2)
+_PART_COVERED = 0.5  # of the smaller box
+_PART_SIZE = 0.2  # of the area of the larger box
 _MIDDLE_FINGER = [0, 9, 10, 11, 12]
 
 
@@ -36,6 +38,28 @@ def distinct_hands(joints_px: FloatArray, threshold: float) -> npt.NDArray[np.in
     kept: list[int] = []
     for row in range(len(joints_px)):
         if not (similarity[row, kept] > threshold).any():
+            kept.append(row)
+    return np.array(kept, dtype=np.int64)
+
+
+def whole_hands(boxes_xyxy: FloatArray, is_right: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Rows of hands, best first, that are no part of a better one: boxes [N,4], sides [N].
+
+    A part (fingers, the back) is drawn as a hand of its own, whose joints agree with nothing; its
+    box lies over that of the whole and it has the same side, as a person's other hand has not. A
+    box that is much smaller is somebody else's hand, farther away.
+    """
+    size = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+    area = size.prod(1)
+    smaller, larger = np.minimum(area[:, None], area), np.maximum(area[:, None], area)
+    low = np.maximum(boxes_xyxy[:, None, :2], boxes_xyxy[:, :2])
+    high = np.minimum(boxes_xyxy[:, None, 2:], boxes_xyxy[:, 2:])
+    shared = (high - low).clip(0).prod(-1)
+    over = (shared > _PART_COVERED * smaller) & (smaller > _PART_SIZE * larger)
+    over &= is_right[:, None] == is_right
+    kept: list[int] = []
+    for row in range(len(area)):
+        if not over[row, kept].any():
             kept.append(row)
     return np.array(kept, dtype=np.int64)
 
