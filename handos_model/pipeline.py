@@ -41,9 +41,9 @@ class PipelineConfig:
 
     score_threshold: float = 0.3
     nms_threshold: float = 0.9  # IoU of boxes; loose, because crossed hands share a box
-    # Hands whose 2D joints agree more than this are one hand found twice; None keeps all, parts
-    # of a hand drawn across it, too. A
-    # robot that is shown one hand twice plans for two; two real hands never agree joint by joint.
+    # Hands whose 2D joints agree more than this are one hand found twice, and a hand over a surer
+    # one of the same side is a part of it; None keeps all. A robot that is shown one hand twice
+    # plans for two; two real hands never agree joint by joint.
     duplicate_similarity: float | None = 0.5
     max_hands: int = 4
     sigma_px: float = 2.0  # noise of the network's 2D joints
