@@ -23,7 +23,7 @@ from handos_model.geometry.placement import (
     wrist_rotation,
 )
 from handos_model.hand.model import HandModel
-from handos_model.postprocess import distinct_hands, hand_length, whole_hands
+from handos_model.postprocess import distinct_hands, hand_length
 from handos_model.preprocess import ChannelOrder, Letterbox
 from handos_model.selection import select_instances
 from handos_model.types import Camera, FloatArray, Hand, ImageArray, ScaleSource, TrackState
@@ -236,10 +236,10 @@ class HandPipeline:
         own = cxcywh_to_xyxy(found['boxes_cxcywh'][0])
         rows = pairwise_iou(cxcywh_to_xyxy(wanted), own).argmax(1)
         scores = found['scores'][0, rows]
-        given = dict(found, queries=found['queries'][:, rows], boxes_cxcywh=wanted[None])
-        decoded = self._decode(given, np.arange(len(rows)))
+        chosen = dict(found, queries=found['queries'][:, rows], boxes_cxcywh=wanted[None])
+        decoded = self._decode(chosen, np.arange(len(rows)))
         assert decoded is not None
-        return self._place(decoded, scores, wanted, camera, None)
+        return self._place(decoded, scores, wanted, camera, None, given=True)
 
     def _most_candidates(self) -> int:
         """Duplicates are only known once they are decoded, so more than `max_hands` are."""
@@ -315,8 +315,14 @@ class HandPipeline:
         boxes_cxcywh: FloatArray,
         camera: Camera,
         depth_m: FloatArray | None,
+        *,
+        given: bool = False,
     ) -> list[Hand]:
-        """Un-map the candidates, drop duplicates, solve for the camera, tell the sides."""
+        """Un-map the candidates, tell the sides, drop duplicates, solve for the camera.
+
+        Candidates come best first. In boxes that were `given` there is a hand each: of those only
+        what is not finite is dropped.
+        """
         config = self.config
         joints_px = self._letterbox.to_image(decoded.joints_2d)
         # A sum is finite only if all its terms are. From here on every number of a hand is.
@@ -326,31 +332,37 @@ class HandPipeline:
             total = total + values.sum((1, 2))
         keep = np.flatnonzero(np.isfinite(total))
         self.not_finite += len(total) - len(keep)
-        if config.duplicate_similarity is not None:
-            keep = keep[distinct_hands(joints_px[keep], config.duplicate_similarity)]
-        keep = keep[: config.max_hands]
-        joints_px, confidence = joints_px[keep], decoded.visibility[keep]
+        boxes_px = self._letterbox.boxes_to_image(boxes_cxcywh)
         joints_m, vertices_m = decoded.joints_m[keep], decoded.vertices_m[keep]
-        network_px: FloatArray | None = None
-        if config.network_placement:
-            network_px = self._projected_px(joints_m + decoded.translation_m[keep, None])
         if config.hand_length_m is not None:
             factor = (config.hand_length_m / hand_length(joints_m))[:, None, None]
             joints_m, vertices_m = joints_m * factor, vertices_m * factor
+        right = right_probability(vertices_m, self.faces, self._boundary)
+        if not given:
+            rows = np.arange(len(keep))
+            if config.duplicate_similarity is not None:
+                rows = distinct_hands(
+                    joints_px[keep], boxes_px[keep], right >= 0.5, config.duplicate_similarity
+                )
+            rows = rows[: config.max_hands]
+            keep, right = keep[rows], right[rows]
+            joints_m, vertices_m = joints_m[rows], vertices_m[rows]
+        joints_px, boxes_px = joints_px[keep], boxes_px[keep]
+        confidence = decoded.visibility[keep]
+        network_px: FloatArray | None = None
+        if config.network_placement:
+            network_px = self._projected_px(
+                decoded.joints_m[keep] + decoded.translation_m[keep, None]
+            )
 
         placed = solve_translation(
             joints_m, joints_px, np.maximum(confidence, 0.05), camera, config.sigma_px
         )
-        right = right_probability(vertices_m, self.faces, self._boundary)
         is_right = right >= 0.5
         turns = wrist_rotation(joints_m, is_right)
-        boxes_px = self._letterbox.boxes_to_image(boxes_cxcywh[keep])
-        rows = np.arange(len(keep))
-        if config.duplicate_similarity is not None:
-            rows = whole_hands(boxes_px, is_right)
         hands = []
-        for i in rows:
-            scale, covariance, source = self._scale(vertices_m[i], placed, int(i), camera, depth_m)
+        for i, row in enumerate(keep):
+            scale, covariance, source = self._scale(vertices_m[i], placed, i, camera, depth_m)
             translation = placed.translation_m[i] * scale
             hands.append(
                 Hand(
@@ -359,7 +371,7 @@ class HandPipeline:
                     state=TrackState.TRACKED,
                     side='right' if is_right[i] else 'left',
                     side_probability=float(max(right[i], 1 - right[i])),
-                    score=float(scores[keep[i]]),
+                    score=float(scores[row]),
                     box_xyxy_px=boxes_px[i],
                     joints_px=joints_px[i],
                     joint_confidence=confidence[i],

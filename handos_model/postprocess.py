@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from handos_model.geometry.boxes import box_area, pairwise_overlap
 from handos_model.types import FloatArray
 
 _TOLERANCE = 0.1  # of a hand's extent: joints so far apart count exp(-1/2)
@@ -27,41 +28,43 @@ def joint_similarity(joints_px: FloatArray) -> FloatArray:
     return similarity
 
 
-def distinct_hands(joints_px: FloatArray, threshold: float) -> npt.NDArray[np.int64]:
-    """Rows of hands [N,21,2], best first, that agree with no better one by more than `threshold`.
+def distinct_hands(
+    joints_px: FloatArray,
+    boxes_xyxy_px: FloatArray,
+    is_right: npt.NDArray[np.bool_],
+    threshold: float,
+) -> npt.NDArray[np.int64]:
+    """Rows of hands that no better one shows already: joints [N,21,2], boxes [N,4], sides [N].
 
-    Two hands that overlap, or even clasp, differ joint by joint, which boxes cannot see.
+    Hands come best first. One is dropped if it is a part of a better one (`is_part`), or if its
+    joints agree with those of a better one by more than `threshold`: two hands that overlap, or
+    even clasp, differ joint by joint, which boxes cannot see.
     """
     if len(joints_px) < 2:
         return np.arange(len(joints_px))
-    similarity = joint_similarity(joints_px)
+    shown_before = joint_similarity(joints_px) > threshold
+    shown_before |= is_part(boxes_xyxy_px, is_right)
     kept: list[int] = []
     for row in range(len(joints_px)):
-        if not (similarity[row, kept] > threshold).any():
+        if not shown_before[row, kept].any():
             kept.append(row)
     return np.array(kept, dtype=np.int64)
 
 
-def whole_hands(boxes_xyxy: FloatArray, is_right: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Rows of hands, best first, that are no part of a better one: boxes [N,4], sides [N].
+def is_part(boxes_xyxy: FloatArray, is_right: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which of N hands lie over which as a part of it [N,N]: boxes [N,4], sides [N]; symmetric.
 
-    A part (fingers, the back) is drawn as a hand of its own, whose joints agree with nothing; its
-    box lies over that of the whole and it has the same side, as a person's other hand has not. A
-    box that is much smaller is somebody else's hand, farther away.
+    A part (fingers, the back) is drawn as a hand of its own, whose joints agree with nothing. It
+    has the side of the whole, as a person's other hand across it has not. Boxes of too different
+    size are hands of two people, one of them farther away.
     """
-    size = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
-    area = size.prod(1)
+    area = box_area(boxes_xyxy)
     smaller, larger = np.minimum(area[:, None], area), np.maximum(area[:, None], area)
-    low = np.maximum(boxes_xyxy[:, None, :2], boxes_xyxy[:, :2])
-    high = np.minimum(boxes_xyxy[:, None, 2:], boxes_xyxy[:, 2:])
-    shared = (high - low).clip(0).prod(-1)
-    over = (shared > _PART_COVERED * smaller) & (smaller > _PART_SIZE * larger)
-    over &= is_right[:, None] == is_right
-    kept: list[int] = []
-    for row in range(len(area)):
-        if not over[row, kept].any():
-            kept.append(row)
-    return np.array(kept, dtype=np.int64)
+    covered = pairwise_overlap(boxes_xyxy, boxes_xyxy) > _PART_COVERED * smaller
+    result: npt.NDArray[np.bool_] = (
+        covered & (smaller > _PART_SIZE * larger) & (is_right[:, None] == is_right)
+    )
+    return result
 
 
 def hand_length(joints_m: FloatArray) -> FloatArray:

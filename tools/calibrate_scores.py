@@ -1,9 +1,10 @@
-"""Correct the scores of a run's weights by photographs that training never saw.
+"""Make the scores of a run's weights chances of a hand, by photographs that training never saw.
 
     python tools/calibrate_scores.py RUN/weights OUT --photos DATA --negatives PHOTOS
 
 DATA holds the recordings kept apart with boxes of every hand, PHOTOS pictures without hands. The
-result is a weights folder like RUN/weights; it is printed how surely a score was a hand before.
+result is a weights folder like RUN/weights with `detector.score` in its config.json; the three
+numbers are printed, and how many queries they were fitted on.
 """
 
 from __future__ import annotations

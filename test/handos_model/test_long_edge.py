@@ -33,8 +33,7 @@ def test_each_aspect_has_its_own_graphs(tmp_path: Path) -> None:
 
 
 def test_true_boxes_are_answered_in_their_order(tmp_path: Path) -> None:
-    network = small_network()
-    network.save_pretrained(tmp_path)
+    small_network().save_pretrained(tmp_path)
     pipeline = HandPipeline(tmp_path, 'torch', PipelineConfig.paper())
     image = random_images(1)[0].permute(1, 2, 0).to(torch.uint8).numpy()
     boxes = np.array([[10.0, 10, 60, 70], [70.0, 20, 110, 80], [12.0, 12, 60, 70]])
@@ -45,3 +44,13 @@ def test_true_boxes_are_answered_in_their_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(again[2].joints_px, hands[0].joints_px, atol=1e-2)
     assert pipeline.in_boxes(image, camera, boxes[:0]) == []
     assert hands[0].network_joints_px is not None and hands[0].network_joints_px.shape == (21, 2)
+
+
+def test_every_true_box_has_its_hand_whatever_a_robot_would_drop(tmp_path: Path) -> None:
+    small_network().save_pretrained(tmp_path)
+    config = PipelineConfig(max_hands=2)
+    pipeline = HandPipeline(tmp_path, 'torch', config)
+    image = random_images(1)[0].permute(1, 2, 0).to(torch.uint8).numpy()
+    boxes = np.array([[10.0, 10, 60, 70]] * 3)
+    assert config.duplicate_similarity is not None
+    assert len(pipeline.in_boxes(image, Camera.uncalibrated(128, 96), boxes)) == 3

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from handos_model.postprocess import whole_hands
+from handos_model.postprocess import distinct_hands
 
 WHOLE = [100.0, 100.0, 200.0, 300.0]
 FINGERS = [105.0, 90.0, 190.0, 190.0]
@@ -12,9 +12,15 @@ BESIDE = [190.0, 100.0, 290.0, 300.0]
 
 
 def rows(*hands: tuple[list[float], str]) -> list[int]:
-    """Rows that are left of boxes and sides."""
+    """Rows that are left of boxes and sides; the joints of every hand are its own."""
     boxes = np.array([box for box, _ in hands]).reshape(-1, 4)
-    return whole_hands(boxes, np.array([side == 'right' for _, side in hands], bool)).tolist()
+    rng = np.random.default_rng(0)
+    joints = boxes[:, None, :2] + rng.random((len(boxes), 21, 2)) * (
+        boxes[:, None, 2:] - boxes[:, None, :2]
+    )
+    return distinct_hands(
+        joints, boxes, np.array([side == 'right' for _, side in hands], bool), 0.5
+    ).tolist()
 
 
 @pytest.mark.parametrize('side', ['left', 'right'])
@@ -39,3 +45,11 @@ def test_what_only_a_dropped_part_covers_stays() -> None:
 
 def test_no_hand_is_none_left() -> None:
     assert rows() == []
+
+
+def test_hands_whose_joints_agree_are_one_whatever_their_sides() -> None:
+    joints = np.random.default_rng(0).random((1, 21, 2)) * 100
+    boxes = np.array([WHOLE, FAR])
+    assert distinct_hands(
+        np.concatenate([joints, joints + 1]), boxes, np.array([True, False]), 0.5
+    ).tolist() == [0]

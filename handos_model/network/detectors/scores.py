@@ -12,17 +12,20 @@ from torch import Tensor
 
 from handos_model.config import ScoreConfig
 
-SAME_HAND_IOU = 0.4
+SAME_HAND_IOU = 0.4  # of boxes from which on queries are taken to see one hand
 COPIED = 8.0  # logits that a copy loses for each that it is less sure than the surest
-NO_LOGIT = -100.0
+NO_LOGIT = -100.0  # below every logit; finite, as half precision needs it
 
 
 def evidence(token_logits: Tensor, logits: Tensor, boxes_cxcywh: Tensor) -> tuple[Tensor, Tensor]:
-    """What tokens and queries say for a hand: two logits [B,Q] of token_logits, logits [B,Q].
+    """What tokens and what queries say for a hand: logits [B,Q] each.
 
-    The surest query of those whose boxes [B,Q,4] overlap speaks for all of their tokens; the
-    others are copies of it, or a second hand across the first, and count no more than they think
-    of themselves. In between it goes steeply but without a step, which rounding would turn over.
+    `token_logits` [B,Q] are the encoder's, of the token that each query starts from; `logits`
+    [B,Q] the last layer's, `boxes_cxcywh` [B,Q,4] its boxes, normalised.
+
+    The surest query of those whose boxes overlap speaks for all of their tokens; the others are
+    copies of it, or a second hand across the first, and count no more than they think of
+    themselves. In between it goes steeply but without a step, which rounding would turn over.
     A query that sees no hand says nothing: it may have been silenced.
     """
     same = _iou(boxes_cxcywh) > SAME_HAND_IOU  # [B,Q,Q]
