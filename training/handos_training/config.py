@@ -82,6 +82,7 @@ class DataConfig:
     # steps of a network from nothing. The last stage wants full images (0).
     focus: float = 0.0
     focus_side: tuple[float, float] = (0.35, 0.9)  # its longer side, of the input's shorter one
+    any_turn: float = 0.0  # share of the turned images that are turned by any angle
     mosaic: float = 0.0  # share of images that are two or four of them, joined (`mosaic.py`)
     num_workers: int = 1  # processes that prepare batches; 0: in the training process
 

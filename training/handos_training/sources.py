@@ -81,7 +81,12 @@ def training_batches(
     if sources:
         augment = None
         if data.augment:
-            augment = AugmentConfig(flip=data.flip, focus=data.focus, focus_side=data.focus_side)
+            augment = AugmentConfig(
+                flip=data.flip,
+                focus=data.focus,
+                focus_side=data.focus_side,
+                any_turn=data.any_turn,
+            )
         sizes = size_for if config.long_edge else config.image_sizes_hw
         mosaic = MosaicConfig(share=data.mosaic) if data.mosaic else None
         return StoredBatches(

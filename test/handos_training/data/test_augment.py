@@ -229,9 +229,20 @@ def test_random_affine_keeps_angles() -> None:
         np.testing.assert_allclose(linear @ linear.T, np.eye(2) * np.linalg.det(linear), atol=1e-9)
 
 
+def test_any_turn_reaches_every_angle() -> None:
+    rng = np.random.default_rng(0)
+    config = AugmentConfig(any_turn=0.5)
+    maps = [random_affine((480, 640), (320, 320), config, rng) for _ in range(400)]
+    angles_deg = np.abs([np.degrees(np.arctan2(m[1, 0], m[0, 0])) for m in maps])
+    assert 0.3 < (angles_deg > config.rotation_deg).mean() < 0.5  # 5 of 6 of the half
+    assert angles_deg.max() > 170
+
+
 def test_config_says_what_is_wrong() -> None:
     with pytest.raises(ValueError, match='flip'):
         AugmentConfig(flip=2)
+    with pytest.raises(ValueError, match='any_turn'):
+        AugmentConfig(any_turn=-0.1)
     with pytest.raises(ValueError, match='scale'):
         AugmentConfig(scale=(0, 1))
 

@@ -29,7 +29,8 @@ class AugmentConfig:
     focus_side: tuple[float, float] = (0.35, 0.9)  # its longer side, of the input's shorter one
     scale: tuple[float, float] = (0.6, 1.6)
     shift: float = 0.15  # of the image's size, each way
-    rotation_deg: float = 30.0
+    rotation_deg: float = 30.0  # each way
+    any_turn: float = 0.0  # turned by any angle instead: thumbs down, hands that hang
     colour: float = 0.8
     brightness: float = 0.3
     contrast: float = 0.3
@@ -53,6 +54,7 @@ class AugmentConfig:
             'flip',
             'geometry',
             'focus',
+            'any_turn',
             'colour',
             'greyscale',
             'blur',
@@ -138,7 +140,9 @@ def _turn_and_scale(
     rng: np.random.Generator,
 ) -> npt.NDArray[np.float64]:
     """Affine [3,3] that takes `centre` to `target` [2], scaled and turned at random about it."""
-    angle = np.deg2rad(rng.uniform(-config.rotation_deg, config.rotation_deg))
+    any_turn = config.any_turn > 0 and rng.random() < config.any_turn
+    limit = 180.0 if any_turn else config.rotation_deg
+    angle = np.deg2rad(rng.uniform(-limit, limit))
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cos, -sin], [sin, cos]])
     matrix = np.eye(3)
