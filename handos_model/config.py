@@ -96,6 +96,8 @@ class DecoderConfig:
     queries: Literal['instance', 'unified'] = 'instance'  # Q_inst or Q_uni (Table 6)
     # Where the joints' references start: told by the query (the paper), or read off joint maps.
     start: Literal['query', 'maps'] = 'query'
+    # What tells left from right: the mesh's normals alone (the paper), or the query's opinion too.
+    side: Literal['normals', 'query'] = 'normals'
     stage: Literal['2d', 'full'] = 'full'  # '2d': all layers are 2D layers, no mesh (VI.2)
     sampling: Sampling = 'grid_sample'
 
@@ -103,6 +105,7 @@ class DecoderConfig:
         _check_choice('decoder.attention', self.attention, AttentionStrategy)
         _check_choice('decoder.queries', self.queries, Literal['instance', 'unified'])
         _check_choice('decoder.start', self.start, Literal['query', 'maps'])
+        _check_choice('decoder.side', self.side, Literal['normals', 'query'])
         _check_choice('decoder.stage', self.stage, Literal['2d', 'full'])
         _check_choice('decoder.sampling', self.sampling, Sampling)
         _check_positive(
@@ -166,7 +169,13 @@ class HandOSConfig:
             detector=DetectorConfig(family='d_fine', model=_nano_d_fine()),
             side_tuning=SideTuningConfig(combine='add', width=128, hidden=64),
             decoder=DecoderConfig(
-                dim=128, heads=8, ffn_dim=512, layers_3d=2, vertex_tokens=98, start='maps'
+                dim=128,
+                heads=8,
+                ffn_dim=512,
+                layers_3d=2,
+                vertex_tokens=98,
+                start='maps',
+                side='query',
             ),
             input_size_hw=(480, 640),
         )

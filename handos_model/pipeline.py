@@ -16,9 +16,9 @@ from handos_model.errors import UserError
 from handos_model.geometry.boxes import cxcywh_to_xyxy, pairwise_iou
 from handos_model.geometry.placement import (
     Translation,
+    agree_on_sides,
     boundary_vertices,
     depth_scale,
-    right_probability,
     solve_translation,
     wrist_rotation,
 )
@@ -109,6 +109,7 @@ class _Decoded:
     vertices_m: FloatArray
     joints_m: FloatArray
     translation_m: FloatArray
+    right: FloatArray
 
 
 class HandPipeline:
@@ -327,7 +328,7 @@ class HandPipeline:
         joints_px = self._letterbox.to_image(decoded.joints_2d)
         # A sum is finite only if all its terms are. From here on every number of a hand is.
         total = scores + boxes_cxcywh.sum(1) + decoded.visibility.sum(1)
-        total = total + decoded.translation_m.sum(1)
+        total = total + decoded.translation_m.sum(1) + decoded.right
         for values in (joints_px, decoded.joints_m, decoded.vertices_m):
             total = total + values.sum((1, 2))
         keep = np.flatnonzero(np.isfinite(total))
@@ -337,7 +338,9 @@ class HandPipeline:
         if config.hand_length_m is not None:
             factor = (config.hand_length_m / hand_length(joints_m))[:, None, None]
             joints_m, vertices_m = joints_m * factor, vertices_m * factor
-        right = right_probability(vertices_m, self.faces, self._boundary)
+        right, vertices_m, joints_m = agree_on_sides(
+            vertices_m, joints_m, decoded.right[keep], self.faces, self._boundary
+        )
         if not given:
             rows = np.arange(len(keep))
             if config.duplicate_similarity is not None:

@@ -26,6 +26,7 @@ LIMITS: dict[str, dict[str, float]] = {
         'vertices_mm': 0.5,
         'translation_relative': 0.002,
         'visibility': 0.01,
+        'right': 0.01,
         'boxes_px': 0.5,
         'scores': 0.01,
         'features_relative': 0.005,
@@ -38,6 +39,7 @@ LIMITS['fp16'] = LIMITS['bf16'] = {
     'vertices_mm': 2.0,
     'translation_relative': 0.02,
     'visibility': 0.05,
+    'right': 0.05,
     'boxes_px': 1.5,
     'scores': 0.05,
     'features_relative': 0.05,
@@ -63,6 +65,7 @@ def decoder_parity(
             (reference['translation_m'] - found['translation_m']) / np.maximum(depth, 0.1)
         ),
         'visibility': _largest(reference['visibility'] - found['visibility']),
+        'right': _largest(reference['right'] - found['right']),
     }
 
 

@@ -268,6 +268,29 @@ def right_probability(
     return np.asarray(1.0 / (1.0 + np.exp(-half_thickness / _HALF_THICKNESS_NOISE_M)))
 
 
+def agree_on_sides(
+    vertices_m: FloatArray,
+    joints_m: FloatArray,
+    told_right: FloatArray,
+    faces: npt.NDArray[np.int64],
+    boundary: npt.NDArray[np.int64],
+) -> tuple[Float64Array, FloatArray, FloatArray]:
+    """Side and shape of hands [N,V,3], [N,J,3] from the mesh and from `told_right` [N] in [0,1].
+
+    Returns the probability [N] of a right hand, both opinions taken as independent, and vertices
+    and joints that are of the likelier side. What looks like a left hand seen from its back looks
+    like a right one seen from its palm: so a mesh that is outvoted is mirrored in depth about its
+    root, which leaves it where it is in the image under weak perspective.
+    """
+    told = np.clip(np.asarray(told_right, np.float64), 1e-6, 1 - 1e-6)
+    of_mesh = right_probability(vertices_m, faces, boundary)
+    odds = of_mesh / np.maximum(1 - of_mesh, 1e-12) * (told / (1 - told))
+    right = odds / (1 + odds)
+    mirror = np.ones((len(right), 1, 3), np.float32)
+    mirror[(right >= 0.5) != (of_mesh >= 0.5), 0, 2] = -1
+    return right, vertices_m * mirror, joints_m * mirror
+
+
 def vertex_normals(vertices_m: FloatArray, faces: npt.NDArray[np.int64]) -> Float64Array:
     """Unit normals [V,3] of one mesh [V,3], weighted by area."""
     vertices = np.asarray(vertices_m, dtype=np.float64)

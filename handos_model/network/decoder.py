@@ -64,6 +64,7 @@ class InteractiveDecoder(nn.Module):
         self.joint_maps = JointMaps(values_dim) if config.start == 'maps' else None
         self.joint_centre = MLP(dim, dim, 2, zero=True)
         self.joint_size = nn.Parameter(torch.full((J, 2), 0.5))
+        self.side_head = MLP(query_dim, query_dim, 1) if config.side == 'query' else None
         self.position = MLP(4, dim, dim)
         self.values = nn.Linear(values_dim, config.num_layers * dim)
         for one_layer in self.values.weight.chunk(config.num_layers):
@@ -144,7 +145,12 @@ class InteractiveDecoder(nn.Module):
                 residual = self._add_mesh(output, mesh_head, tokens, depths_m, residual, frame)
             centres = output.joints_2d.detach()
             outputs.append(output)
+        outputs[-1].right_logits = self._right_logits(queries)
         return outputs
+
+    def _right_logits(self, queries: Tensor) -> Tensor | None:
+        """Logits [N] of a right hand, from queries [N,2d]."""
+        return None if self.side_head is None else self.side_head(queries)[:, 0].float()
 
     @torch.no_grad()
     def _start(
@@ -213,6 +219,7 @@ class InteractiveDecoder(nn.Module):
                 output.vertices_m, output.joints_m = empty(NUM_VERTICES, 3), empty(J, 3)
                 output.translation_m, output.joints_projected = empty(3), empty(J, 2)
             outputs.append(output)
+        outputs[-1].right_logits = self._right_logits(queries)
         return outputs
 
 

@@ -16,7 +16,7 @@ MAX_QUERIES = 100
 DETECTOR_INPUTS = ('image',)
 DETECTOR_OUTPUTS = ('features', 'queries', 'boxes_cxcywh', 'scores')
 DECODER_INPUTS = ('features', 'queries', 'boxes_cxcywh')
-DECODER_OUTPUTS = ('joints_2d', 'visibility', 'vertices_m', 'joints_m', 'translation_m')
+DECODER_OUTPUTS = ('joints_2d', 'visibility', 'vertices_m', 'joints_m', 'translation_m', 'right')
 
 
 class DetectorGraph(nn.Module):
@@ -48,7 +48,10 @@ def detector_outputs(found: DetectorOutput, features: Tensor) -> tuple[Tensor, .
 
 
 class DecoderGraph(nn.Module):
-    """features [1,L,C], queries [K,2d], boxes [K,4] -> the last layer's hands."""
+    """features [1,L,C], queries [K,2d], boxes [K,4] -> the last layer's hands.
+
+    `right` [K] is the query's probability of a right hand, 0.5 without a side head.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,9 @@ class DecoderGraph(nn.Module):
             hands.vertices_m.float(),
             hands.joints_m.float(),
             hands.translation_m.float(),
+            hands.joints_2d.new_full((len(queries),), 0.5)
+            if hands.right_logits is None
+            else hands.right_logits.sigmoid(),
         )
 
 

@@ -41,6 +41,7 @@ class DecoderOutput:
     joints_m: Tensor | None = None  # [N,21,3] = J V
     translation_m: Tensor | None = None  # [N,3], of the root
     joints_projected: Tensor | None = None  # [N,21,2]
+    right_logits: Tensor | None = None  # [N], of a right hand; the last layer's, with a side head
 
 
 @dataclass

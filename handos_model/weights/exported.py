@@ -11,7 +11,7 @@ from handos_model.errors import UserError
 from handos_model.weights.store import sha256
 
 MANIFEST = 'manifest.json'
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Precision: TypeAlias = Literal['fp32', 'fp16', 'int8']
 Storage: TypeAlias = Literal['fp32', 'fp16']  # of weights in the files; computing is `precision`

@@ -121,10 +121,10 @@ def decoder(K: int, seed: int) -> onnx.ModelProto:
     joined = layers.add('Add', joined, mean)
     outputs = {
         'joints_2d': (K, 21, 2), 'visibility': (K, 21), 'vertices_m': (K, 778, 3),
-        'joints_m': (K, 21, 3), 'translation_m': (K, 3),
+        'joints_m': (K, 21, 3), 'translation_m': (K, 3), 'right': (K,),
     }  # fmt: skip
     for name, shape in outputs.items():
-        act = 'Sigmoid' if name in ('joints_2d', 'visibility') else 'Tanh'
+        act = 'Sigmoid' if name in ('joints_2d', 'visibility', 'right') else 'Tanh'
         layers.dense(joined, D + 4, shape, name, act)
     return layers.model(
         {'features': (1, L, C), 'queries': (K, D), 'boxes_cxcywh': (K, 4)}, outputs

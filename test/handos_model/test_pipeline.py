@@ -76,6 +76,7 @@ class Played:
             'vertices_m': np.stack([v for v, _, _ in chosen]).astype(np.float32),
             'joints_m': np.stack([j for _, j, _ in chosen]).astype(np.float32),
             'translation_m': np.zeros((len(rows), 3), np.float32),
+            'right': np.full(len(rows), 0.5, np.float32),
         }
 
 

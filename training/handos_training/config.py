@@ -16,7 +16,7 @@ CONFIG_FOLDER = Path(__file__).resolve().parents[1] / 'configs'
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the hand terms, as in the paper (section VI.2); `visibility` is ours."""
+    """Weights of the hand terms, as in the paper (section VI.2); from `visibility` on ours."""
 
     joints_2d: float = 10.0
     oks_2d: float = 4.0
@@ -28,6 +28,8 @@ class LossWeights:
     oks_projected: float = 4.0
     normal_consistency: float = 0.5
     visibility: float = 1.0
+    side: float = 1.0  # of the query's opinion of the side
+    joints_relative: float = 0.0  # 2D joints once more, in units of the hand's size
     detector: float = 1.0  # all terms of the detector, which carry their own weights
     dense: float = 1.0  # all terms of the dense stage, which carry their own weights
 

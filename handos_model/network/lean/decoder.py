@@ -121,7 +121,11 @@ class LeanDecoder(nn.Module):
         mesh, translation = self._mesh(
             joint_tokens.view(K, J, -1), rows[:, -1], residual, joints_2d, depths_m, size
         )
-        return joints_2d, visibility, mesh[:, :NUM_VERTICES], mesh[:, NUM_VERTICES:], translation
+        right = queries.new_full((K,), 0.5)
+        if plain.side_head is not None:
+            right = plain.side_head(queries)[:, 0].sigmoid()
+        vertices_m, joints_m = mesh[:, :NUM_VERTICES], mesh[:, NUM_VERTICES:]
+        return joints_2d, visibility, vertices_m, joints_m, translation, right
 
     def _mesh(
         self,

@@ -64,6 +64,7 @@ def test_inputs_and_outputs_keep_the_contract_in_both_precisions(tiny_weights: P
             'vertices_m': (TensorProto.FLOAT, (2, 778, 3)),
             'joints_m': (TensorProto.FLOAT, (2, 21, 3)),
             'translation_m': (TensorProto.FLOAT, (2, 3)),
+            'right': (TensorProto.FLOAT, (2,)),
         }
 
 
@@ -224,13 +225,14 @@ def test_parity_speaks_of_pixels_and_millimetres() -> None:
     zeros = {
         'joints_2d': np.zeros((1, 21, 2)), 'joints_m': np.zeros((1, 21, 3)),
         'vertices_m': np.zeros((1, 778, 3)), 'visibility': np.zeros((1, 21)),
-        'translation_m': np.array([[0, 0, 2.0]]),
+        'translation_m': np.array([[0, 0, 2.0]]), 'right': np.zeros(1),
     }  # fmt: skip
     other = {name: value + 0.001 for name, value in zeros.items()}
     errors = decoder_parity(zeros, other, (480, 640))
     assert errors['joints_px'] == pytest.approx(0.64)
     assert errors['joints_mm'] == errors['vertices_mm'] == pytest.approx(1)
     assert errors['translation_relative'] == pytest.approx(0.0005)
+    assert errors['right'] == pytest.approx(0.001)
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,28 @@ def test_side_flips_with_the_mirror_and_fades_as_the_mesh_collapses() -> None:
     assert abs(point[0] - 0.5) < 1e-3
 
 
+def test_a_mesh_that_is_outvoted_is_mirrored_in_depth() -> None:
+    vertices, faces = sphere()
+    boundary = geometry.boundary_vertices(faces)
+    meshes = np.stack([vertices, vertices * [1, 1, -1], vertices * [1, 1, 0.01]])
+    joints = meshes[:, :21]
+    of_mesh = geometry.right_probability(meshes, faces, boundary)
+
+    def told(*right: float) -> tuple[np.ndarray, ...]:
+        return geometry.agree_on_sides(meshes, joints, np.array(right), faces, boundary)
+
+    right, same, same_joints = told(0.5, 0.5, 0.5)
+    np.testing.assert_allclose(right, of_mesh, rtol=1e-6)
+    assert (same == meshes).all() and (same_joints == joints).all()
+    right, shown, shown_joints = told(0.5, 0.5, 0.01)
+    assert right[2] < 0.05
+    np.testing.assert_array_equal(shown[2], meshes[2] * [1, 1, -1])
+    np.testing.assert_array_equal(shown_joints, shown[:, :21])
+    assert ((geometry.right_probability(shown, faces, boundary) >= 0.5) == (right >= 0.5)).all()
+    right = told(0.0, 1.0, 0.5)[0]  # certain on both sides: no division by zero
+    assert np.isfinite(right).all()
+
+
 @pytest.mark.parametrize('mirror', [1, -1])
 def test_depth_scales_the_hand_and_ignores_the_background(mirror: int) -> None:
     vertices, faces = sphere()

@@ -17,6 +17,7 @@ from small_networks import (
 from handos_model.config import DetectorConfig, HandOSConfig, SideTuningConfig
 from handos_model.network.attention import sample_by_gather
 from handos_model.network.detectors.dfine import initialise_detector
+from handos_model.network.graphs import DecoderGraph
 from handos_model.network.handos import HandOS
 from handos_model.network.heads import DecoderOutput, HandFrame, project
 from handos_model.types import ROOT_JOINT
@@ -68,6 +69,23 @@ def test_every_layer_speaks(network, features):
     regressor = torch.tensor(hand_model().joint_regressor_21).float()
     torch.testing.assert_close(final.joints_m, regressor @ final.vertices_m)
     assert final.vertices_m.norm(dim=-1).amax(1).min() > 0.01  # no mesh is a point
+
+
+@torch.no_grad()
+def test_the_query_has_a_say_in_the_side_where_the_config_wants_it():
+    two = [(0, 0), (0, 1)]
+    for side in ('normals', 'query'):
+        network = small_network(small_config(side=side))
+        features = network.encode(random_images())
+        *earlier, logits = [output.right_logits for output in decode(network, features, two)]
+        assert all(one is None for one in earlier)
+        _, queries, boxes = instances(features, two)
+        graph = DecoderGraph(network, features.spatial_shapes, features.image_size_hw)
+        right = graph(features.values_source[:1], queries, boxes)[-1]
+        if side == 'query':
+            torch.testing.assert_close(right, logits.sigmoid())
+        else:
+            assert logits is None and (right == 0.5).all()
 
 
 def test_projection_is_the_virtual_camera():

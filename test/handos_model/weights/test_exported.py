@@ -55,7 +55,7 @@ def test_changed_and_missing_graphs_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ('change', 'words'),
     [
-        ({'format': 99}, 'reads 1'),
+        ({'format': 99}, 'reads 2'),
         ({'graphs': [{'nonsense': 1}]}, 'malformed'),
         ({'surprise': 1}, 'malformed'),
         (None, 'cannot be read'),

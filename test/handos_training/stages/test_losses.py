@@ -1,11 +1,12 @@
 """Each loss term: an analytic case, its gradient, zero at the truth, and missing labels."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
+from handos_model.network.heads import DecoderOutput as Output
 from handos_training.data.sample import Batch, empty_labels
 from handos_training.stages.losses import (
     HAND_LENGTH_M,
@@ -14,11 +15,13 @@ from handos_training.stages.losses import (
     Term,
     edge_length,
     hand_losses,
+    joints_relative,
     mesh_topology,
     normal,
     normal_consistency,
     oks,
     points_l1,
+    side,
     visibility,
     weighted_loss,
 )
@@ -28,16 +31,6 @@ from handos_training.stages.targets import hand_targets
 FACES = torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
 TOPOLOGY = mesh_topology(FACES)
 CORNER = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
-
-
-@dataclass
-class Output:
-    joints_2d: torch.Tensor
-    visibility_logits: torch.Tensor
-    vertices_m: torch.Tensor | None = None
-    joints_m: torch.Tensor | None = None
-    translation_m: torch.Tensor | None = None
-    joints_projected: torch.Tensor | None = None
 
 
 def value(term: Term) -> float:
@@ -73,6 +66,7 @@ def output_at_truth(batch: Batch) -> Output:
         labels.joints_m.clone(),
         torch.zeros(len(targets), 3),
         targets.joints_2d.clone(),
+        torch.where(labels.is_left, -50.0, 50.0),
     )
 
 
@@ -150,7 +144,10 @@ def test_visibility_is_binary_cross_entropy() -> None:
     assert float(visibility(logits, visible, torch.tensor([True, False])).size) == 21
 
 
-@pytest.mark.parametrize('name', ['l1', 'oks', 'edge', 'normal', 'consistency', 'visibility'])
+GRADIENTS = ('l1', 'oks', 'relative', 'side', 'edge', 'normal', 'consistency', 'visibility')
+
+
+@pytest.mark.parametrize('name', GRADIENTS)
 def test_gradients(name: str) -> None:
     generator = torch.Generator().manual_seed(1)
 
@@ -171,6 +168,9 @@ def test_gradients(name: str) -> None:
                         CORNER + 0.2 * random(2, 4, 3)),
         'visibility': (lambda x: visibility(x, labelled, labelled[:, 0] | True).total,
                        random(2, 21)),
+        'side': (lambda x: side(x, labelled[:, 0], labelled[:, 0] | True).total, random(2)),
+        'relative': (lambda x: joints_relative(x, truth_2d, labelled, area, size).total,
+                     truth_2d + 0.02 * random(2, 21, 2)),
     }  # fmt: skip
     function, point = functions[name]
     assert torch.autograd.gradcheck(function, point.requires_grad_(), eps=1e-7, atol=1e-5)
@@ -180,8 +180,8 @@ def test_all_terms_vanish_at_the_truth() -> None:
     batch = full_batch(3)
     terms = hand_losses([output_at_truth(batch)], hand_targets(batch), hand_topology())
     assert set(terms) == {
-        'joints_2d', 'oks_2d', 'visibility', 'joints_projected', 'oks_projected', 'joints_3d',
-        'vertices', 'edge', 'normal', 'normal_consistency',
+        'joints_2d', 'oks_2d', 'joints_relative', 'side', 'visibility', 'joints_projected',
+        'oks_projected', 'joints_3d', 'vertices', 'edge', 'normal', 'normal_consistency',
     }  # fmt: skip
     for name, term in terms.items():
         if name != 'normal_consistency':  # a regulariser: a hand is not flat
@@ -228,7 +228,8 @@ def test_finite_without_any_label(num_hands: int) -> None:
     batch.hands = empty_labels(num_hands)
     batch.hands.boxes_xyxy_px = torch.tensor([[1.0, 1, 9, 9]]).repeat(num_hands, 1)
     shapes = {'joints_2d': (21, 2), 'visibility_logits': (21,), 'vertices_m': (778, 3),
-              'joints_m': (21, 3), 'translation_m': (3,), 'joints_projected': (21, 2)}  # fmt: skip
+              'joints_m': (21, 3), 'translation_m': (3,), 'joints_projected': (21, 2),
+              'right_logits': ()}  # fmt: skip
     output = Output(**{
         name: torch.randn(num_hands, *shape, requires_grad=True) for name, shape in shapes.items()
     })  # fmt: skip
@@ -243,6 +244,18 @@ def test_finite_without_any_label(num_hands: int) -> None:
     assert float(means['vertices']) == 0
 
 
+def test_relative_joints_are_in_hand_sizes_and_forget_what_is_far_off() -> None:
+    target = torch.zeros(2, 21, 2)
+    image_px, area_px2 = torch.tensor([320.0, 240.0]), torch.tensor([40.0, 80.0]).square()
+    moved = target + torch.tensor([8.0, 0]) / image_px
+    labelled = torch.ones(2, 21, dtype=torch.bool)
+    term = joints_relative(moved, target, labelled, area_px2, image_px)
+    assert value(term) == pytest.approx((8 / 40 + 8 / 80) / 2)
+    far = (target + 0.9).requires_grad_()
+    joints_relative(far, target, labelled, area_px2, image_px).total.backward()
+    assert not far.grad.any()
+
+
 def test_2d_layers_have_no_3d_terms() -> None:
     batch = full_batch(1)
     truth = output_at_truth(batch)
@@ -250,7 +263,7 @@ def test_2d_layers_have_no_3d_terms() -> None:
     terms = hand_losses([flat, truth], hand_targets(batch), hand_topology())
     assert {'joints_2d', 'vertices'} <= set(terms)
     only_flat = hand_losses([flat], hand_targets(batch), hand_topology())
-    assert set(only_flat) == {'joints_2d', 'oks_2d', 'visibility'}
+    assert set(only_flat) == {'joints_2d', 'oks_2d', 'joints_relative', 'visibility'}
 
 
 def test_degenerate_mesh_has_finite_gradients() -> None:

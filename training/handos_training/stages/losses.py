@@ -90,6 +90,30 @@ def oks(
     return _term(-torch.expm1(-(distance2_px2 / scale_px2)[labelled]))
 
 
+def joints_relative(
+    joints_2d: Tensor,
+    target_2d: Tensor,
+    labelled: Tensor,
+    area_px2: Tensor,
+    image_size_px: Tensor,
+) -> Term:
+    """|J - J*|_1 in units of the hand's size over labelled joints, at most 1; arguments as `oks`.
+
+    OKS has no gradient for a joint that is far off, and a plain distance nearly none for a small
+    hand. Beyond its size away a label is taken to be wrong.
+    """
+    offset_px = (joints_2d - target_2d) * image_size_px
+    size_px = area_px2.clamp(min=1.0).sqrt()[:, None]
+    return _term((offset_px.abs().sum(-1) / size_px)[labelled].clamp(max=1.0))
+
+
+def side(right_logits: Tensor, is_left: Tensor, labelled: Tensor) -> Term:
+    """Binary cross-entropy over labelled hands; all [N]."""
+    truth = (~is_left[labelled]).to(right_logits.dtype)
+    errors = F.binary_cross_entropy_with_logits(right_logits[labelled], truth, reduction='none')
+    return _term(errors)
+
+
 def _edges_of_faces(vertices: Tensor, faces: Tensor) -> Tensor:
     """Vectors [N,F,3,3] along the three edges of each face."""
     corners = vertices[:, faces]
@@ -146,6 +170,12 @@ def _layer_losses(
         )
 
     joints_2d_terms(output.joints_2d.float(), '2d')
+    terms['joints_relative'] = joints_relative(
+        output.joints_2d.float(), targets.joints_2d, labels.has_joint_px,
+        targets.area_px2, targets.image_size_px,
+    )  # fmt: skip
+    if output.right_logits is not None:
+        terms['side'] = side(output.right_logits.float(), labels.is_left, labels.has_side)
     terms['visibility'] = visibility(
         output.visibility_logits.float(), labels.joint_visible, labels.has_visibility
     )
