@@ -171,7 +171,7 @@ def test_side_flips_with_the_mirror_and_fades_as_the_mesh_collapses() -> None:
     flat = vertices[None] * np.stack([flatness, np.ones(6), np.ones(6)], -1)[:, None]
     right = geometry.right_probability(flat, faces, boundary)
     left = geometry.right_probability(flat * [1, 1, -1], faces, boundary)
-    assert right[0] > 0.999 and right[-1] == 0.5
+    assert right[0] > 0.95 and right[-1] == 0.5
     assert (np.diff(right) < 0).all()
     np.testing.assert_allclose(right + left, 1)
     point = geometry.right_probability(vertices[None] * 1e-6, faces, boundary)
