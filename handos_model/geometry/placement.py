@@ -32,8 +32,8 @@ __all__ = [
 _NEAREST_M = 0.05  # no point of a solved hand is nearer to the camera than this
 _FARTHEST_M = 20.0
 _NO_LENGTH_M = 1e-9
-# A mesh as thick as a hand is of its true side about as often as exp(8/3) to 1: nano's meshes were on
-# 0.94 of the hands of photographs.
+# Under it a mesh as thick as a hand (8 mm) is of its true side with probability 0.94: as often as
+# nano's meshes were on photographs.
 _HALF_THICKNESS_NOISE_M = 3e-3
 
 

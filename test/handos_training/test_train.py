@@ -236,6 +236,48 @@ def test_killed_and_resumed_gives_the_same_curve(drawn_cache: Path, tmp_path: Pa
     assert resumed == pytest.approx(whole, rel=1e-5)
 
 
+ENDLESS = """
+import sys, torch
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+from test_train import config_of
+from handos_training.train import Trainer
+config = config_of(Path(sys.argv[2]), Path(sys.argv[3]), num_steps=10_000, validate_every=10_000)
+Trainer(replace(config, data=replace(config.data, num_workers=1))).run()
+"""
+
+
+@pytest.mark.fault('training', 'SIGINT or SIGTERM to all its processes', 'saved, then ended')
+@pytest.mark.parametrize('kind', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_stops_after_the_step(
+    kind: signal.Signals, drawn_cache: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / 'run'
+    command = [
+        sys.executable,
+        '-c',
+        ENDLESS,
+        str(Path(__file__).parent),
+        str(drawn_cache),
+        str(run),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while process.poll() is None and not (
+            (run / 'log.jsonl').exists() and max(losses_of(run), default=0) >= 2
+        ):
+            time.sleep(0.05)
+        os.killpg(process.pid, kind)
+        assert process.wait(timeout=120) == 0
+    finally:
+        process.kill()
+    saved = json.loads((run / 'checkpoints' / 'last' / 'state.json').read_text())
+    assert saved['step'] >= 2
+    assert (run / 'weights' / 'model.safetensors').exists()
+
+
 @pytest.mark.long
 @pytest.mark.fault('training', 'ten times kill -9', 'resumed, with the same losses')
 def test_ten_kills_give_the_same_curve(drawn_cache: Path, tmp_path: Path) -> None:

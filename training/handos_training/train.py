@@ -117,7 +117,10 @@ class Trainer:
                 data_s = time.perf_counter() - waiting_since
                 figures = self.train_step([batch.to(self.device) for batch, _ in loaded])
                 log.step(self.step, figures, data_s, time.perf_counter() - waiting_since - data_s)
-                last = self.step == config.num_steps or self._stop_everywhere()
+                stopped = self._stop_everywhere()
+                last = stopped or self.step == config.num_steps
+                if stopped:
+                    self.save()  # whoever asks for it may not wait for the validation
                 if self.step % config.validate_every == 0 or last:
                     self._validate(validation, log)
                 elif self.step % config.checkpoint_every == 0:

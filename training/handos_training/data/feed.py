@@ -6,6 +6,7 @@ processes with batches of B see what one process with batches of W B sees.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 
 import cv2
@@ -120,7 +121,7 @@ def batches(
         sampler=steps,  # type: ignore[arg-type]
         batch_size=None,
         num_workers=num_workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         prefetch_factor=4,
     )
 
@@ -141,7 +142,11 @@ def fixed_batches(
     return fixed
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
+    # A signal to the whole group (Ctrl-C, torchrun, a scheduler) asks the run to stop after this
+    # step; a worker that it killed would break the step. Workers end when their run ends.
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 
