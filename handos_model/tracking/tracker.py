@@ -151,6 +151,8 @@ class _Track:
 
     def correct(self, hand: Hand, elapsed_s: float) -> None:
         """Take a hand of this frame as the measurement."""
+        turned = self._weigh_side(hand)
+        hand = _of_side(hand, self.is_left)
         if elapsed_s > 0:
             since_s = max(self.unseen_s, elapsed_s)
             # Prediction already moved the expectation by the motion, so what is left corrects it.
@@ -158,17 +160,24 @@ class _Track:
             shift_px = (hand.joints_px - self.expected_px).mean(0)
             self.motion_px += MOTION_GAIN * shift_px / since_s
             self.translation.update(hand.translation_m, since_s)
-            self.shape.update(_shape(hand), since_s)
+            if turned:  # a mean of a left and a right hand is none
+                self.shape = OneEuro(self.config.shape, _shape(hand))
+            else:
+                self.shape.update(_shape(hand), since_s)
             self.joints_px.update(hand.joints_px, since_s, unit=max(_extent_px(hand), 1.0))
         self.expected_m = np.array(hand.translation_m, dtype=np.float64)
         self.expected_px = np.array(hand.joints_px, dtype=np.float64)
         self.unseen_s = 0.0
         self.hand = hand
+
+    def _weigh_side(self, hand: Hand) -> bool:
+        """Add a hand's evidence of the side; did it turn the track's side over?"""
         evidence = self.config.side_memory * self.side_logit + _side_logit(hand)
         self.side_logit = min(max(evidence, -LARGEST_LOGIT), LARGEST_LOGIT)
         towards_other = self.side_logit if not self.is_left else -self.side_logit
-        if towards_other > self.config.side_switch_logit:
-            self.is_left = not self.is_left
+        turned = towards_other > self.config.side_switch_logit
+        self.is_left ^= turned
+        return turned
 
     def as_hand(self) -> Hand:
         """The smoothed hand, or where an unseen one is expected."""
@@ -243,6 +252,29 @@ def _side_logit(hand: Hand) -> float:
     probability = min(max(hand.side_probability, 0.5), 1 - 1e-4)
     logit = math.log(probability / (1 - probability))
     return logit if hand.is_left else -logit
+
+
+def _of_side(hand: Hand, is_left: bool) -> Hand:
+    """The hand, mirrored along its viewing ray where it is of the other side.
+
+    So what a track says and shows is one side, and the hand stays where it is in the image.
+    """
+    if hand.is_left == is_left:
+        return hand
+    root = hand.translation_m
+    ray = root / max(float(np.linalg.norm(root)), 1e-9)
+
+    def mirrored(points_m: FloatArray) -> FloatArray:
+        depth_m = (points_m - root) @ ray
+        return np.asarray(points_m - 2 * depth_m[:, None] * ray)
+
+    joints_m = mirrored(hand.joints_m)
+    return replace(
+        hand,
+        joints_m=joints_m,
+        vertices_m=mirrored(hand.vertices_m),
+        wrist_rotation=wrist_rotation(joints_m[None], np.array([not is_left]))[0],
+    )
 
 
 def _shape(hand: Hand) -> FloatArray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from handos_model.geometry.placement import wrist_rotation
+from handos_model.geometry.placement import boundary_vertices, right_probability, wrist_rotation
 from handos_model.geometry.projection import project
 from handos_model.hand.model import HandModel
 from handos_model.tracking.tracker import Tracker, TrackerConfig
@@ -17,9 +17,13 @@ SHAPE = np.concatenate([JOINTS, VERTICES]) - JOINTS[9]
 
 
 def hand_at(
-    translation_m: np.ndarray, side: Side = 'right', probability: float = 0.9, noise_m: float = 0.0
+    translation_m: np.ndarray,
+    side: Side = 'right',
+    probability: float = 0.9,
+    noise_m: float = 0.0,
+    mirror: tuple[float, float, float] = (-1.0, 1.0, 1.0),
 ) -> Hand:
-    shape = SHAPE * np.array([-1.0 if side == 'left' else 1.0, 1, 1]) + noise_m
+    shape = SHAPE * (np.array(mirror) if side == 'left' else 1.0) + noise_m
     points = shape + translation_m
     joints_px = project(points[:21], CAMERA)
     return Hand(
@@ -141,6 +145,27 @@ def test_a_side_does_not_flicker_and_does_turn_over() -> None:
     for frame in range(11, 25):
         (later,) = tracker.update([hand_at(position, 'left', 0.9)], frame * FRAME_S)
     assert later.side == 'left' and later.id == once.id
+
+
+@pytest.mark.parametrize('filtered', [True, False])
+def test_what_is_shown_is_of_the_side_that_is_said(filtered: bool) -> None:
+    faces = MODEL.faces
+    boundary = boundary_vertices(faces)
+    tracker = Tracker(TrackerConfig(filtered=filtered))
+    position = np.array([0.1, 0.05, 0.6])
+    sides = ['right'] * 10 + ['left'] + ['right'] * 3 + ['left'] * 12
+    seen = set()
+    for frame, side in enumerate(sides):
+        # A left hand that looks like the right one, the other way about in depth.
+        given = hand_at(position, side, 0.8, mirror=(1, 1, -1))  # type: ignore[arg-type]
+        (hand,) = tracker.update([given], frame * FRAME_S)
+        mesh = (hand.vertices_m - hand.translation_m)[None]
+        right = right_probability(mesh, faces, boundary)[0]
+        assert (right > 0.8) if hand.side == 'right' else (right < 0.2), (frame, right)
+        shift_px = project(hand.joints_m, CAMERA) - given.joints_px
+        assert np.linalg.norm(shift_px, axis=1).max() < 30  # of 150: perspective
+        seen.add((side, hand.side))
+    assert seen == {('right', 'right'), ('left', 'right'), ('left', 'left')}
 
 
 def test_bad_stamps_never_spread() -> None:
