@@ -17,7 +17,7 @@ from handos_model.network.detectors.protocol import SpatialShapes
 from handos_model.types import NUM_JOINTS
 
 WINDOW = 1.5  # of the box: joints may lie outside a box of visible parts
-SHARPNESS = 4.0  # nearer to the most likely place than to the mean of several
+SHARPNESS = 3.0  # nearer to the most likely place than to the mean of several
 OUTSIDE = -1e4  # a logit that float16 holds
 DEPTH_UNIT_M = 0.1
 

@@ -22,6 +22,13 @@ def test_the_fit_finds_the_score_that_made_the_labels() -> None:
     assert np.allclose((score.tokens, score.queries, score.offset), (0.5, 0.2, -1), atol=0.1)
 
 
+def test_what_weighs_nothing_changes_nothing() -> None:
+    told = np.random.default_rng(0).normal(0, 3, (2_000, 2))
+    are_hands = told.sum(1) + np.random.default_rng(1).normal(0, 2, 2_000) > 1
+    doubled = np.concatenate([told, told]), np.concatenate([are_hands, ~are_hands])
+    assert fit_score(*doubled, np.repeat([1.0, 0.0], 2_000)) == fit_score(told, are_hands)
+
+
 def test_a_query_that_says_no_never_makes_a_hand_surer() -> None:
     told = np.random.default_rng(0).normal(0, 3, (20_000, 2))
     score = fit_score(told, told[:, 0] > told[:, 1])
@@ -58,5 +65,11 @@ def test_a_hand_is_found_once_and_incomplete_images_are_not_judged() -> None:
         Detector(), [sample, sample.replace(all_hands_labelled=False)], (128, 160)
     )
     # The query beside them is as sure as its copy, which a surer one would have spoken for.
-    assert told.tolist() == [[4, 3], [3, 2], [1, 0]]
-    assert are_hands.tolist() == [True, True, False]
+    assert told.tolist() == [[4, 3], [3, 2], [1, 0], [4, 3], [3, 2]]
+    assert are_hands.tolist() == [
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]  # of unlabelled hands none is said

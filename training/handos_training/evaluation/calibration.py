@@ -27,12 +27,17 @@ IS_A_HAND_IOU = 0.5
 IS_A_DUPLICATE_IOU = 0.3  # of a hand that a surer query found: suppressed later, so not judged
 
 
-def fit_score(told: npt.ArrayLike, are_hands: npt.ArrayLike) -> ScoreConfig:
+def fit_score(
+    told: npt.ArrayLike, are_hands: npt.ArrayLike, weights: npt.ArrayLike = 1.0
+) -> ScoreConfig:
     """The score of largest likelihood for `told` [N,2] (tokens, queries) and bool [N].
 
+    `weights` [N] or one number say how much each counts.
     Raises ValueError unless there are both hands and others: else the best offset is infinite.
     """
     x, y = np.asarray(told, np.float64), np.asarray(are_hands, bool)
+    share = np.broadcast_to(np.asarray(weights, np.float64), y.shape)
+    share = share / share.sum()
     if y.all() or not y.any():
         raise ValueError(f'{len(y)} judged queries are all of one kind: nothing can be fitted')
     x = np.column_stack([x, np.ones(len(x))])
@@ -41,7 +46,7 @@ def fit_score(told: npt.ArrayLike, are_hands: npt.ArrayLike) -> ScoreConfig:
     def loss(values: Array) -> tuple[float, Array]:
         margin = sign * (x @ values)
         slope = -sign / (1 + np.exp(np.clip(margin, -500, 500)))
-        return float(np.logaddexp(0, -margin).mean()), (slope[:, None] * x).mean(0)
+        return float(share @ np.logaddexp(0, -margin)), (share * slope) @ x
 
     bounds = [(1e-3, None), (0.0, None), (None, None)]
     best = minimize(loss, np.array([1.0, 0.0, 0.0]), jac=True, method='L-BFGS-B', bounds=bounds).x
@@ -54,14 +59,12 @@ def judged_evidence(
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
     """The evidence [N,2] for a detector's queries and whether they found a hand, of whole images.
 
-    Images whose hands are not all labelled are left out, and so are queries on a hand that a
-    surer one found.
+    Where not all hands are labelled only queries that found one are judged; nowhere are those on a
+    hand that a surer one found.
     """
     rows: list[list[float]] = []
     hands: list[bool] = []
     for sample in samples:
-        if not sample.all_hands_labelled:
-            continue
         seen = letterbox(sample, network_hw)
         output = detector(seen.image[None].float() / 255)
         assert output.token_logits is not None
@@ -79,7 +82,8 @@ def judged_evidence(
                 break
             best = int(overlap[query].argmax()) if overlap.shape[1] else -1
             found = best >= 0 and overlap[query, best] >= IS_A_HAND_IOU and bool(free[best])
-            if not found and (overlap[query, ~free] >= IS_A_DUPLICATE_IOU).any():
+            unknown = not sample.all_hands_labelled
+            if not found and (unknown or (overlap[query, ~free] >= IS_A_DUPLICATE_IOU).any()):
                 continue
             if found:
                 free[best] = False

@@ -58,6 +58,7 @@ def root(tmp_path: Path) -> Path:
             tmp_path, 'sign-digits/1.jpg', [peer_hand(30, 'Right', 0.6)], None
         ),
         'sign-digits/none.jpg': write_photo(tmp_path, 'sign-digits/none.jpg', [], None),
+        'hagrid-subset/2.jpg': write_photo(tmp_path, 'hagrid-subset/2.jpg', [peer_hand(30)], None),
     }
     (tmp_path / 'mediapipe_peer.json').write_text(json.dumps({'images': images}))
     return tmp_path
@@ -71,6 +72,7 @@ def test_the_recordings_kept_apart_are_the_test_split(root: Path) -> None:
     photos = open_dataset('peer_photos', root, 'test')
     assert [photos[i].name for i in range(len(photos))] == PeerPhotos(root, 'test').names
     assert len(photos) == 1
+    assert PeerPhotos(root, 'peer').names == ['hagrid-subset/2.jpg']
 
 
 def test_drawn_boxes_label_every_hand_and_take_the_landmarks_they_hold(root: Path) -> None:

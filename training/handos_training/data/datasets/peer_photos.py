@@ -45,12 +45,13 @@ CLOSE_UP = 0.35  # a hand over so much of a photo's width and height: the photo 
 
 
 class PeerPhotos:
-    """The photographs under `root`: 'train', or 'test', the SubhiH recordings kept apart.
+    """The photographs under `root`: 'train'; 'test', the SubhiH recordings kept apart, where people
+    drew a box around every hand; or 'peer', the other sets kept apart, with the peer's hands alone.
 
     Each item is a Sample of the full image. A photo where nothing is labelled is left out.
     """
 
-    splits = ('train', 'test')
+    splits = ('train', 'test', 'peer')
     has_camera = False
 
     def __init__(self, root: Path, split: str = 'train', mano: HandModel | None = None) -> None:
@@ -65,8 +66,8 @@ class PeerPhotos:
         self.names = [
             name
             for name in sorted(self.peer)
-            if _is_kept_apart(name) == (split == 'test')
-            and (name.startswith('SubhiH') or split == 'train')
+            if _is_kept_apart(name) == (split != 'train')
+            and (split == 'train' or name.startswith('SubhiH') == (split == 'test'))
             and name not in negatives
             and (
                 self.peer[name]['hands']
