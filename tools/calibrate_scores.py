@@ -27,8 +27,8 @@ from handos_training.data.sample import Sample
 from handos_training.evaluation.calibration import fit_score, judged_evidence
 from handos_training.stages.dense import HEADS_FILE
 
-# Few of the peer's photographs say what is no hand, so at full weight they make scores too high. Of
-# 0.1, 0.25, 0.5 and 1 this gave the most hands for as many false ones.
+# Few of the peer's photographs say what is no hand, so at full weight they make scores too high.
+# Of 0.1, 0.25, 0.5 and 1 this gave the most hands for as many false ones.
 PEER_WEIGHT = 0.25
 
 

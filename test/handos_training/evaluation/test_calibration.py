@@ -66,10 +66,4 @@ def test_a_hand_is_found_once_and_incomplete_images_are_not_judged() -> None:
     )
     # The query beside them is as sure as its copy, which a surer one would have spoken for.
     assert told.tolist() == [[4, 3], [3, 2], [1, 0], [4, 3], [3, 2]]
-    assert are_hands.tolist() == [
-        True,
-        True,
-        False,
-        True,
-        True,
-    ]  # of unlabelled hands none is said
+    assert are_hands.tolist() == [True, True, False, True, True]

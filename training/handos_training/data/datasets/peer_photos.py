@@ -45,8 +45,10 @@ CLOSE_UP = 0.35  # a hand over so much of a photo's width and height: the photo 
 
 
 class PeerPhotos:
-    """The photographs under `root`: 'train'; 'test', the SubhiH recordings kept apart, where people
-    drew a box around every hand; or 'peer', the other sets kept apart, with the peer's hands alone.
+    """The photographs under `root`: 'train', 'test' or 'peer'.
+
+    'test' is the SubhiH recordings kept apart, where people drew a box around every hand, and
+    'peer' the other sets kept apart, with the peer's hands alone.
 
     Each item is a Sample of the full image. A photo where nothing is labelled is left out.
     """
