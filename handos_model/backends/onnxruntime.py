@@ -19,7 +19,7 @@ from handos_model.backends.base import (
 )
 from handos_model.backends.choice import usable_cores
 from handos_model.errors import UserError
-from handos_model.weights.exported import ExportedWeights, Precision
+from handos_model.weights.exported import HANDS, ExportedWeights, Precision
 
 _DTYPES = {
     'tensor(float)': np.float32,
@@ -46,7 +46,14 @@ class OnnxGraph:
     Outputs named in `on_device` stay there as OrtValue, for the next graph.
     """
 
-    def __init__(self, path: Path, settings: Any, device: str, on_device: tuple[str, ...]):
+    def __init__(
+        self,
+        path: Path,
+        settings: Any,
+        device: str = 'cpu',
+        on_device: tuple[str, ...] = (),
+    ) -> None:
+        """`settings` are `session_options`, which are for one graph. Raises UserError."""
         import onnxruntime as ort
 
         providers = ['CUDAExecutionProvider'] * (device == 'cuda') + ['CPUExecutionProvider']
@@ -88,8 +95,11 @@ class OnnxGraph:
         return {name: self._buffers.get(name, values[name]) for name in self._outputs}
 
 
-def session_options(threads: int | None) -> Any:
-    """One graph at a time on `threads` threads (None: the cores that this process may use)."""
+def session_options(threads: int | None, hands: int | None = None) -> Any:
+    """One graph at a time on `threads` threads (None: the cores that this process may use).
+
+    `hands` is K of a decoder, whose sizes are constants then.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -98,6 +108,8 @@ def session_options(threads: int | None) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # Each graph has its own threads: those of one would spin on the cores that the next needs.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    if hands is not None:
+        options.add_free_dimension_override_by_name(HANDS, hands)
     return options
 
 
@@ -106,11 +118,13 @@ def open_with_provider(weights: Path, options: EngineOptions, device: str) -> En
     exported = ExportedWeights.load(weights)
     prefer: Precision = 'fp16' if device == 'cuda' else fastest_on_cpu(exported)
     precision, sampling = choose_variant(exported, options, prefer)
-    settings = session_options(options.threads)
-    on_device = ('features',) if device == 'cuda' else ()
-    detector = OnnxGraph(exported.path(None, precision, sampling), settings, device, on_device)
+
+    def opened(hands: int | None, on_device: tuple[str, ...] = ()) -> OnnxGraph:
+        path = exported.path(hands, precision, sampling)
+        return OnnxGraph(path, session_options(options.threads, hands), device, on_device)
+
+    detector = opened(None, ('features',) if device == 'cuda' else ())
     decoders = {
-        hands: OnnxGraph(exported.path(hands, precision, sampling), settings, device, ())
-        for hands in decoder_sizes(exported, options, precision, sampling)
+        hands: opened(hands) for hands in decoder_sizes(exported, options, precision, sampling)
     }
     return Engine(f'onnxruntime on {device.upper()}, {precision}', detector, decoders, precision)

@@ -35,11 +35,22 @@ def missing() -> str | None:
 class OpenVinoGraph:
     """One compiled graph whose tensors are numpy arrays."""
 
-    def __init__(self, core: Any, path: Path, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, core: Any, path: Path, settings: dict[str, Any], hands: int | None = None
+    ) -> None:
+        """`hands` is K of a decoder. Raises UserError."""
         import openvino as ov
 
         try:
-            compiled = core.compile_model(str(path), 'CPU', settings)
+            model: Any = str(path)
+            if hands is not None:
+                model = core.read_model(model)
+                shapes = {value: value.partial_shape for value in model.inputs}
+                model.reshape({
+                    value: [hands if size.is_dynamic else size.get_length() for size in shape]
+                    for value, shape in shapes.items()
+                })  # fmt: skip
+            compiled = core.compile_model(model, 'CPU', settings)
         except RuntimeError as error:
             raise UserError(
                 f'OpenVINO {ov.__version__} cannot compile {path}: {error}; '
@@ -104,7 +115,7 @@ def open_engine(weights: Path, options: EngineOptions) -> Engine:
     core = ov.Core()
     detector = OpenVinoGraph(core, exported.path(None, precision, sampling), settings)
     decoders = {
-        hands: OpenVinoGraph(core, exported.path(hands, precision, sampling), settings)
+        hands: OpenVinoGraph(core, exported.path(hands, precision, sampling), settings, hands)
         for hands in decoder_sizes(exported, options, precision, sampling)
     }
     shown = 'bf16' if hint == 'bf16' else precision

@@ -42,6 +42,7 @@ from handos_model.network.handos import HandOS
 from handos_model.network.lean.graphs import lean_graphs
 from handos_model.selection import select_instances
 from handos_model.weights.exported import (
+    HANDS,
     MANIFEST,
     ExportedWeights,
     GraphFile,
@@ -52,8 +53,11 @@ from handos_model.weights.exported import (
 )
 from handos_model.weights.store import CONFIG, sha256
 
+MOST_HANDS = 32
+PER_HAND = ('queries', 'boxes_cxcywh')  # inputs of a decoder that have a row a hand
 OPSET = 18  # TensorRT computes the GridSample of opset 20 wrongly; 17 is the first with LayerNorm
 Report: TypeAlias = Callable[[str], None]
+Inputs: TypeAlias = tuple[tuple[Tensor, ...], ...]
 
 _SAMPLERS: dict[GraphSampling, Sampler] = {
     'grid_sample': SAMPLERS['grid_sample'],
@@ -64,7 +68,10 @@ _SAMPLERS: dict[GraphSampling, Sampler] = {
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What to write: every precision in every sampling, each a detector and a decoder a K."""
+    """What to write: every precision in every sampling, each a detector and a decoder.
+
+    A decoder is compared with torch for each K of `hands`.
+    """
 
     precisions: tuple[Precision, ...] = ('fp32',)
     samplings: tuple[GraphSampling, ...] = ('grid_sample',)
@@ -81,18 +88,18 @@ class ExportConfig:
                 raise UserError('int8 needs pictures to measure on: export, then handos-quantise')
             if not given or set(given) - set(known):
                 raise UserError(f'{name} {", ".join(given) or "(none)"}: give {", ".join(known)}')
-        if not self.hands or min(self.hands) < 1 or max(self.hands) > 32:
-            raise UserError(f'hands {self.hands}: give numbers from 1 to 32')
+        if not self.hands or min(self.hands) < 1 or max(self.hands) > MOST_HANDS:
+            raise UserError(f'hands {self.hands}: give numbers from 1 to {MOST_HANDS}')
 
 
 @dataclass(frozen=True)
 class _Case:
     """One graph with the torch inputs it is traced and compared with."""
 
-    hands: int | None
     module: nn.Module  # what the graph must compute
     lean: nn.Module  # the same in few operations, traced where it samples as the network does
-    inputs: tuple[tuple[Tensor, ...], ...]  # the first is traced
+    traced: tuple[Tensor, ...]
+    inputs: dict[int | None, Inputs]  # that both are compared on, by K: None for the detector
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
 
@@ -157,17 +164,22 @@ def _cases(network: HandOS, config: ExportConfig, images: Sequence[Array]) -> li
     lean_detector, lean_decoder = lean_graphs(detector, decoder)
     frames = tuple((torch.from_numpy(image)[None],) for image in images)
     found = [detector(*frame) for frame in frames]
-    cases = [_Case(None, detector, lean_detector, frames, DETECTOR_INPUTS, DETECTOR_OUTPUTS)]
-    for hands in sorted(config.hands):
-        inputs = []
+
+    def of_hands(hands: int) -> Iterator[tuple[Tensor, ...]]:
         for features, queries, boxes, scores in found:
             best = select_instances(scores[0].numpy(), boxes[0].numpy(), 0.0, max_hands=hands)
             rows = torch.from_numpy(np.resize(best, hands))
-            inputs.append((features, queries[0, rows], boxes[0, rows]))
-        cases.append(
-            _Case(hands, decoder, lean_decoder, tuple(inputs), DECODER_INPUTS, DECODER_OUTPUTS)
-        )
-    return cases
+            yield features, queries[0, rows], boxes[0, rows]
+
+    # A size of 1 would be traced as the constant that it is, and any of several stays open.
+    traced = next(of_hands(2))
+    decoded: dict[int | None, Inputs] = {K: tuple(of_hands(K)) for K in sorted(config.hands)}
+    return [
+        _Case(
+            detector, lean_detector, frames[0], {None: frames}, DETECTOR_INPUTS, DETECTOR_OUTPUTS
+        ),
+        _Case(decoder, lean_decoder, traced, decoded, DECODER_INPUTS, DECODER_OUTPUTS),
+    ]
 
 
 def _write_case(
@@ -180,33 +192,34 @@ def _write_case(
 ) -> list[GraphFile]:
     with _sampling(network, sampling):
         traced = case.lean if sampling == 'grid_sample' else case.module
-        model = to_onnx(traced, case.inputs[0], case.input_names, case.output_names)
+        model = to_onnx(traced, case.traced, case.input_names, case.output_names)
     written = []
     for precision in config.precisions:
-        path = folder / graph_file_name(case.hands, precision, sampling)
+        path = folder / graph_file_name(next(iter(case.inputs)), precision, sampling)
         variant = model if precision == 'fp32' else to_half(model)
         onnx.save(variant if config.storage == 'fp32' else store_half(variant), path)
-        parity = {} if sampling == 'plugin' else _parity(case, path, network)
-        report(
-            f'{path.name}: ' + ', '.join(f'{name} {value:.3g}' for name, value in parity.items())
-        )
-        if wrong := beyond_limits(parity, precision):
-            raise UserError(
-                f'{path.name} differs from torch by {", ".join(wrong)}: nothing was written. '
-                'Try another --sampling or --precision, or another version of torch or onnxscript'
-            )
         operators = Counter(node.op_type for node in onnx.load(path).graph.node)
-        written.append(
-            GraphFile(
-                file=path.name,
-                sha256=sha256(path),
-                hands=case.hands,
-                precision=precision,
-                sampling=sampling,
-                operators=dict(sorted(operators.items())),
-                parity=parity,
+        for hands in case.inputs:
+            parity = {} if sampling == 'plugin' else _parity(case, hands, path, network)
+            told = ', '.join(f'{name} {value:.3g}' for name, value in parity.items())
+            report(f'{path.name}{"" if hands is None else f" of {hands}"}: {told}')
+            if wrong := beyond_limits(parity, precision):
+                raise UserError(
+                    f'{path.name} differs from torch by {", ".join(wrong)}: nothing was written. '
+                    'Try another --sampling or --precision, or another version of torch or '
+                    'onnxscript'
+                )
+            written.append(
+                GraphFile(
+                    file=path.name,
+                    sha256=sha256(path),
+                    hands=hands,
+                    precision=precision,
+                    sampling=sampling,
+                    operators=dict(sorted(operators.items())),
+                    parity=parity,
+                )
             )
-        )
     return written
 
 
@@ -240,9 +253,10 @@ def to_onnx(
     input_names: Sequence[str],
     output_names: Sequence[str],
 ) -> onnx.ModelProto:
-    """Trace `module` with static shapes; the same weights give the same bytes."""
+    """Trace `module` with static shapes but for K; the same weights give the same bytes."""
     # transformers checks shapes by operators that have no ONNX form, unless it is told not to.
     quiet = patch.dict(os.environ, {'TRANSFORMERS_DISABLE_TORCH_CHECK': '1'})
+    K = torch.export.Dim(HANDS, min=1, max=MOST_HANDS)
     with quiet, _captures_kept(module):
         program = torch.onnx.export(
             module,
@@ -251,6 +265,7 @@ def to_onnx(
             opset_version=OPSET,
             input_names=list(input_names),
             output_names=list(output_names),
+            dynamic_shapes=[{0: K} if name in PER_HAND else None for name in input_names],
             external_data=False,
             verbose=False,
         )
@@ -273,14 +288,14 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 @torch.no_grad()
-def _parity(case: _Case, path: Path, network: HandOS) -> dict[str, float]:
-    """The largest errors over all inputs, ONNX Runtime against torch."""
+def _parity(case: _Case, hands: int | None, path: Path, network: HandOS) -> dict[str, float]:
+    """The largest errors over all inputs of K `hands`, ONNX Runtime against torch."""
     from handos_model.backends.onnxruntime import OnnxGraph, session_options
 
-    graph = OnnxGraph(path, session_options(None), 'cpu', ())
-    compare = detector_parity if case.hands is None else decoder_parity
+    graph = OnnxGraph(path, session_options(None, hands))
+    compare = detector_parity if hands is None else decoder_parity
     worst: dict[str, float] = {}
-    for inputs in case.inputs:
+    for inputs in case.inputs[hands]:
         named = zip(case.output_names, case.module(*inputs), strict=True)
         reference = {name: value.numpy() for name, value in named}
         arrays = [np.ascontiguousarray(value.numpy()) for value in inputs]

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 CLIPS = {'Relu', 'Clip'}
 _MOVES = {'Concat', 'Resize', 'Split'}  # their outputs have the scale of their inputs
 _READOUTS = ('maps.weight',)  # weights of convolutions that tell places and depths: they stay
+_FIRST = 3  # convolutions after the picture that stay: rounded, they err most and gain no time
 _LONG = 512  # columns of a product with a constant that is written as a convolution
 
 
@@ -102,8 +103,10 @@ def _readers(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def plan(model: onnx.ModelProto) -> Plan:
+    """Convolutions that are to be rounded, and what stands between two of them."""
     graph = model.graph
     constants = {item.name for item in graph.initializer}
+    kept = {*_READOUTS, *_first_weights(graph)}
     readers = _readers(model)
     reading: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
@@ -121,7 +124,7 @@ def plan(model: onnx.ModelProto) -> Plan:
 
     for index, node in enumerate(graph.node):
         values = [name for name in node.input if name and name not in constants]
-        if node.op_type == 'Conv' and node.input[1] in constants - set(_READOUTS):
+        if node.op_type == 'Conv' and node.input[1] in constants - kept:
             nodes[index] = node
             root(node.input[0])
             clip = reading.get(node.output[0], [])
@@ -147,6 +150,13 @@ def plan(model: onnx.ModelProto) -> Plan:
             for name in used[1:]:
                 group[root(name)] = root(used[0])
     return Plan(nodes, {name: root(name) for name in list(group)}, clipped)
+
+
+def _first_weights(graph: onnx.GraphProto) -> list[str]:
+    """Weights of the convolutions that are nearest to the picture, in a graph that reads one."""
+    if 'image' not in {value.name for value in graph.input}:
+        return []
+    return [node.input[1] for node in graph.node if node.op_type == 'Conv'][:_FIRST]
 
 
 def _leads_to_convolution(node: onnx.NodeProto, reading: Mapping[str, list[Any]]) -> bool:

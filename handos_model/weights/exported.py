@@ -11,7 +11,8 @@ from handos_model.errors import UserError
 from handos_model.weights.store import sha256
 
 MANIFEST = 'manifest.json'
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+HANDS = 'hands'  # name of the size K of a decoder's inputs, which whoever opens the file fixes
 
 Precision: TypeAlias = Literal['fp32', 'fp16', 'int8']
 Storage: TypeAlias = Literal['fp32', 'fp16']  # of weights in the files; computing is `precision`
@@ -20,7 +21,10 @@ GraphSampling: TypeAlias = Literal['grid_sample', 'gather', 'plugin']
 
 @dataclass(frozen=True)
 class GraphFile:
-    """One ONNX file: `hands` is K of a decoder, None for the detector."""
+    """One graph: `hands` is K of a decoder, None for the detector.
+
+    The decoders of a variant are one file, in which K is open.
+    """
 
     file: str
     sha256: str
@@ -142,8 +146,8 @@ class ExportedWeights:
 
 
 def graph_file_name(hands: int | None, precision: Precision, sampling: GraphSampling) -> str:
-    """`detector.onnx`, `decoder_k2.onnx`, and with suffixes where not FP32 and GridSample."""
-    stem = 'detector' if hands is None else f'decoder_k{hands}'
+    """`detector.onnx`, `decoder.onnx`, and with suffixes where not FP32 and GridSample."""
+    stem = 'detector' if hands is None else 'decoder'
     stem += '' if precision == 'fp32' else f'_{precision}'
     stem += '' if sampling == 'grid_sample' else f'_{sampling}'
     return f'{stem}.onnx'

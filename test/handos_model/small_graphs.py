@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from handos_model.weights.exported import (
+    HANDS,
     ExportedWeights,
     GraphFile,
     GraphSampling,
@@ -35,8 +36,8 @@ def small_export(
     for precision in precisions:
         for sampling in samplings:
             for hands in (None, 1, 2):
-                model = detector(seed) if hands is None else decoder(hands, seed)
-                part = 'detector' if hands is None else f'decoder{hands}'
+                model = detector(seed) if hands is None else decoder(seed)
+                part = 'detector' if hands is None else 'decoder'
                 model.doc_string = f'{part}/{sampling}'
                 path = folder / graph_file_name(hands, precision, sampling)  # type: ignore[arg-type]
                 onnx.save(model, path)
@@ -75,7 +76,7 @@ class Layers:
         return name
 
     def dense(self, value: str, rows: int, shape: tuple[int, ...], to: str, act: str = '') -> None:
-        """[N,rows] -> `shape`, whose first size is N."""
+        """[N,rows] -> `shape`, whose first size is N (-1: any)."""
         weight = self._random.normal(0, 0.3, (rows, int(np.prod(shape[1:])))).astype(np.float32)
         found = self.add('MatMul', value, self.constant(weight))
         found = self.add(act, found) if act else found
@@ -86,7 +87,8 @@ class Layers:
     ) -> onnx.ModelProto:
         def info(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
             kind = TensorProto.UINT8 if name == 'image' else TensorProto.FLOAT
-            return helper.make_tensor_value_info(name, kind, shape)
+            sizes = [HANDS if size < 0 else size for size in shape]
+            return helper.make_tensor_value_info(name, kind, sizes)
 
         graph = helper.make_graph(
             self.nodes, 'toy', [info(*item) for item in inputs.items()],
@@ -114,7 +116,8 @@ def detector(seed: int) -> onnx.ModelProto:
     )
 
 
-def decoder(K: int, seed: int) -> onnx.ModelProto:
+def decoder(seed: int) -> onnx.ModelProto:
+    K = -1
     layers = Layers(seed + 100)
     mean = layers.add('ReduceMean', 'features', keepdims=0)
     joined = layers.add('Concat', 'queries', 'boxes_cxcywh', axis=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto
 
+from handos_model.weights.exported import HANDS
+
 # Supported operators of github.com/onnx/onnx-tensorrt, docs/operators.md at 10.1-GA (commit
 # 96e7811), without those that a static graph has no place for (If, Loop, Scan, NonZero, random
 # and recurrent ones, NonMaxSuppression). The table of 10.3 was not at hand; minor releases add.
@@ -24,6 +26,30 @@ TABLE = (
     'Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor'
 )
 TENSORRT_OPERATORS = frozenset(TABLE.split())
+
+
+def with_hands(model: onnx.ModelProto, hands: int) -> onnx.ModelProto:
+    """A decoder with a fixed K, as TensorRT is given it, and the shapes that follow from it.
+
+    ONNX follows less far than runtimes do: shapes that it leaves open are left out.
+    """
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        for size in value.type.tensor_type.shape.dim:
+            if size.HasField('dim_param'):
+                assert size.dim_param == HANDS
+                size.dim_value = hands
+    del fixed.graph.value_info[:]
+    fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+    known = [
+        value
+        for value in fixed.graph.value_info
+        if all(size.HasField('dim_value') for size in value.type.tensor_type.shape.dim)
+    ]
+    del fixed.graph.value_info[:]
+    fixed.graph.value_info.extend(known)
+    return fixed
 
 
 def assert_fit_for_tensorrt(model: onnx.ModelProto, extra: frozenset[str] = frozenset()) -> None:

@@ -82,4 +82,4 @@ def test_trains_resumes_and_exports(
     Trainer(replace(config), resume=True).run()
     exported = tmp_path / 'exported'
     export(str(tmp_path / 'run' / 'weights'), exported, hands='1')
-    assert (exported / 'detector.onnx').is_file() and (exported / 'decoder_k1.onnx').is_file()
+    assert (exported / 'detector.onnx').is_file() and (exported / 'decoder.onnx').is_file()

@@ -60,9 +60,9 @@ def test_decoders_stay_in_float_where_they_lose(
     run(QuantiseConfig(folder, calibration=1, images=1))
     after = ExportedWeights.load(folder)
     files = {graph.hands: graph.file for graph in after.graphs if graph.precision == 'int8'}
-    assert files == {None: 'detector_int8.onnx', 1: 'decoder_k1.onnx', 2: 'decoder_k2.onnx'}
-    assert not (folder / 'decoder_k1_int8.onnx').exists()
-    assert after.path(1, 'int8', 'grid_sample') == folder / 'decoder_k1.onnx'
+    assert files == {None: 'detector_int8.onnx', 1: 'decoder.onnx', 2: 'decoder.onnx'}
+    assert not (folder / 'decoder_int8.onnx').exists()
+    assert after.path(1, 'int8', 'grid_sample') == folder / 'decoder.onnx'
 
 
 def test_pictures_must_be_there(folder: Path, tmp_path: Path) -> None:

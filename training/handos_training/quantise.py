@@ -165,24 +165,28 @@ def _write_graphs(
     from handos_model.backends.onnxruntime import OnnxGraph, session_options
 
     path = exported.path(None, 'fp32', 'grid_sample')
-    detector = OnnxGraph(path, session_options(None), 'cpu', ())
+    detector = OnnxGraph(path, session_options(None))
     found = [
         {name: value.copy() for name, value in detector.infer({'image': picture}).items()}
         for picture in pictures
     ]
     written = []
-    for hands in (None, *exported.hands('fp32', 'grid_sample')):
-        model = onnx.load(exported.path(hands, 'fp32', 'grid_sample'))
+    sizes = exported.hands('fp32', 'grid_sample')
+    for of_hands in ([None], sizes):
+        model = onnx.load(exported.path(of_hands[-1], 'fp32', 'grid_sample'))
         feeds = [{'image': picture} for picture in pictures]
-        if hands is not None:
-            feeds = list(_decoder_inputs(found, hands))
+        if of_hands is sizes:
+            feeds = list(_decoder_inputs(found, sizes[-1]))
         small = quantised(model, observe(model, feeds, folder))
         if exported.storage == 'fp16':
             small = store_half(small)
-        file = folder / graph_file_name(hands, 'int8', 'grid_sample')
+        file = folder / graph_file_name(of_hands[-1], 'int8', 'grid_sample')
         onnx.save(small, file)
         operators = dict(sorted(Counter(node.op_type for node in small.graph.node).items()))
-        written.append(GraphFile(file.name, sha256(file), hands, 'int8', 'grid_sample', operators))
+        written += [
+            GraphFile(file.name, sha256(file), hands, 'int8', 'grid_sample', operators)
+            for hands in of_hands
+        ]
     return tuple(written)
 
 

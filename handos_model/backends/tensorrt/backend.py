@@ -67,10 +67,10 @@ class TensorRtToolkit:
             self._library.version, driver.device_name(), driver.compute_capability()
         )
 
-    def build(self, onnx_model: bytes, timings: bytes) -> tuple[bytes, bytes]:
-        """(serialised engine, timing cache) of an ONNX file's bytes."""
+    def build(self, onnx_model: bytes, hands: int | None, timings: bytes) -> tuple[bytes, bytes]:
+        """(serialised engine, timing cache) of an ONNX file's bytes, for K `hands`."""
         workspace = workspace_bytes(self._gpu.driver.free_bytes())
-        return build_engine(self._library, onnx_model, timings, workspace)
+        return build_engine(self._library, onnx_model, hands, timings, workspace)
 
     def open(self, plan: bytes, hands: int | None) -> Graph:
         """The detector where `hands` is None; its features stay on the GPU."""

@@ -33,11 +33,12 @@ def network_flags() -> int:
 
 
 def build_engine(
-    library: TensorRtLibrary, onnx_model: bytes, timings: bytes, workspace: int
+    library: TensorRtLibrary, onnx_model: bytes, hands: int | None, timings: bytes, workspace: int
 ) -> tuple[bytes, bytes]:
     """(serialised engine, timing cache with what this build added) of an ONNX file's bytes.
 
-    Takes minutes. Raises UserError where TensorRT cannot build it, with the cause.
+    `hands` is K of a decoder, whose file leaves it open. Takes minutes. Raises UserError where
+    TensorRT cannot build it, with the cause.
     """
     import tensorrt as trt
 
@@ -52,6 +53,11 @@ def build_engine(
     if not parser.parse(onnx_model):
         library.lines.extend(parser.get_error(index).desc() for index in range(parser.num_errors))
         raise library.error('it cannot read the graph')
+    if hands is not None:
+        for index in range(network.num_inputs):
+            tensor = network.get_input(index)
+            sizes = list(tensor.shape)
+            tensor.shape = tuple(hands if size < 0 else size for size in sizes)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     if hasattr(trt.BuilderFlag, 'TF32'):

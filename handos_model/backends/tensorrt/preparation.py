@@ -43,7 +43,7 @@ class Toolkit(Protocol):
 
     machine: Machine
 
-    def build(self, onnx_model: bytes, timings: bytes) -> tuple[bytes, bytes]:
+    def build(self, onnx_model: bytes, hands: int | None, timings: bytes) -> tuple[bytes, bytes]:
         """See `builder.build_engine`."""
         ...
 
@@ -156,8 +156,10 @@ class EnginePreparation:
             if (self.precision, sampling) not in self._exported.variants():
                 continue
             model = self._exported.path(hands, self.precision, sampling).read_bytes()
-            digest = hashlib.sha256(model).hexdigest()
-            key = EngineKey(digest, self.precision, self._toolkit.machine)
+            digest = hashlib.sha256(model)
+            if hands is not None:  # one file for all K
+                digest.update(f'for {hands} hands'.encode())
+            key = EngineKey(digest.hexdigest(), self.precision, self._toolkit.machine)
             engine = self._cache.load(key) or build(key, model, hands)
             if engine is None:
                 return None
@@ -187,7 +189,8 @@ class EnginePreparation:
             machine = self._toolkit.machine
             self._report(f'building a TensorRT engine of {_name(hands)} ({key.precision})')
             try:
-                plan, timings = self._toolkit.build(model, self._cache.load_timings(machine))
+                known = self._cache.load_timings(machine)
+                plan, timings = self._toolkit.build(model, hands, known)
                 self._cache.store_timings(machine, timings)
                 graph = self._toolkit.open(plan, hands)
                 engine = self._judge(

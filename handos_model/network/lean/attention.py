@@ -1,4 +1,4 @@
-"""Self-attention with channels first, so that no head is moved in memory for one hand."""
+"""Self-attention with channels first, so that no head of a single set of rows is moved."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class LeanSelfAttention(nn.Module):
         self.register_buffer('query_bias', query.bias.detach() * scale, persistent=False)
         self.register_buffer('mask', mask, persistent=False)
 
-    def forward(self, tokens: Tensor, located: Tensor, hands: int = 1) -> Tensor:
-        """Rows [K*T,d] without and with their position -> [K*T,d]."""
+    def forward(self, tokens: Tensor, located: Tensor, hands: int | None = None) -> Tensor:
+        """Rows [K*T,d] of K hands (None: [T,d]) without and with their position -> alike."""
 
         def channels_first(weight: Tensor, bias: Tensor, rows: Tensor) -> Tensor:
             made = torch.addmm(bias[:, None], weight, rows.t())  # [d,K*T]
-            if hands == 1:
+            if hands is None:
                 return made.view(1, self.heads, -1, made.shape[1])
             return made.view(self.heads, -1, hands, made.shape[1] // hands).permute(2, 0, 1, 3)
 
@@ -45,7 +45,7 @@ class LeanSelfAttention(nn.Module):
         if self.mask is not None:
             scores = scores + self.mask
         attended = value @ scores.softmax(-1).transpose(2, 3)  # [K,heads,dh,T]
-        if hands == 1:
+        if hands is None:
             return self.out(attended.view(-1, tokens.shape[0]).t())  # type: ignore[no-any-return]
         rows = attended.flatten(1, 2).transpose(1, 2).flatten(0, 1)
         return self.out(rows)  # type: ignore[no-any-return]

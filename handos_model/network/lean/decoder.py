@@ -203,7 +203,7 @@ class LeanLayer(nn.Module):
         in_image = places * size + centre
         position = self._position(places, in_image, size)
         norms: Any = self.plain.norms
-        tokens = norms[0](tokens + self.attention(tokens, tokens + position, len(places)))
+        tokens = norms[0](tokens + self.attention(tokens, tokens + position, places.shape[0]))
         deformable: Any = self.plain.deformable
         sampled = self._sample(deformable, tokens + position, in_image, cells, size)
         tokens = norms[1](tokens + deformable.out(sampled.t()))

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto
-from tensorrt_operators import assert_fit_for_tensorrt
+from tensorrt_operators import assert_fit_for_tensorrt, with_hands
 
 from handos_model.backends.onnxruntime import OnnxGraph, session_options
 from handos_model.backends.parity import (
@@ -40,7 +40,8 @@ def test_every_graph_is_one_that_tensorrt_s_parser_takes(tiny_weights: Path) -> 
     assert len(exported.graphs) == 6
     for graph in exported.graphs:
         path = exported.path(graph.hands, graph.precision, graph.sampling)
-        assert_fit_for_tensorrt(onnx.load(path))
+        model = onnx.load(path)
+        assert_fit_for_tensorrt(model if graph.hands is None else with_hands(model, graph.hands))
         assert_says_nothing_of_the_machine(path)
         assert 'GridSample' in graph.operators
         assert graph.parity  # it was compared
@@ -58,21 +59,26 @@ def test_inputs_and_outputs_keep_the_contract_in_both_precisions(tiny_weights: P
             'scores': (TensorProto.FLOAT, (1, 20)),
         }
         decoder = onnx.load(exported.path(2, precision, 'grid_sample')).graph
+        assert describe(decoder.input) == {
+            'features': (TensorProto.FLOAT, (1, 252, 32)),
+            'queries': (TensorProto.FLOAT, ('hands', 64)),
+            'boxes_cxcywh': (TensorProto.FLOAT, ('hands', 4)),
+        }
         assert describe(decoder.output) == {
-            'joints_2d': (TensorProto.FLOAT, (2, 21, 2)),
-            'visibility': (TensorProto.FLOAT, (2, 21)),
-            'vertices_m': (TensorProto.FLOAT, (2, 778, 3)),
-            'joints_m': (TensorProto.FLOAT, (2, 21, 3)),
-            'translation_m': (TensorProto.FLOAT, (2, 3)),
-            'right': (TensorProto.FLOAT, (2,)),
+            'joints_2d': (TensorProto.FLOAT, ('hands', 21, 2)),
+            'visibility': (TensorProto.FLOAT, ('hands', 21)),
+            'vertices_m': (TensorProto.FLOAT, ('hands', 778, 3)),
+            'joints_m': (TensorProto.FLOAT, ('hands', 21, 3)),
+            'translation_m': (TensorProto.FLOAT, ('hands', 3)),
+            'right': (TensorProto.FLOAT, ('hands',)),
         }
 
 
-def describe(values: list[onnx.ValueInfoProto]) -> dict[str, tuple[int, tuple[int, ...]]]:
+def describe(values: list[onnx.ValueInfoProto]) -> dict[str, tuple[int, tuple[int | str, ...]]]:
     return {
         v.name: (
             v.type.tensor_type.elem_type,
-            tuple(d.dim_value for d in v.type.tensor_type.shape.dim),
+            tuple(d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim),
         )
         for v in values
     }
@@ -164,12 +170,12 @@ def test_the_gather_variant_computes_the_same_without_gridsample(
         model = to_onnx(decoder, inputs, DECODER_INPUTS, DECODER_OUTPUTS)
     assert 'GridSample' not in {node.op_type for node in model.graph.node}
     for precision, variant in (('fp32', model), ('fp16', to_half(model))):
-        assert_fit_for_tensorrt(variant)
+        assert_fit_for_tensorrt(with_hands(variant, 2))
         path = tmp_path / f'{precision}.onnx'
         onnx.save(variant, path)
         with torch.no_grad():
             truth = dict(zip(DECODER_OUTPUTS, decoder(*inputs), strict=True))
-        graph = OnnxGraph(path, session_options(2), 'cpu', ())
+        graph = OnnxGraph(path, session_options(2, 2))
         arrays = (np.ascontiguousarray(value.numpy()) for value in inputs)
         found = graph.infer(dict(zip(DECODER_INPUTS, arrays, strict=True)))
         reference = {name: value.numpy() for name, value in truth.items()}
@@ -180,7 +186,8 @@ def test_the_plugin_variant_has_the_plugin_s_inputs(network: HandOS) -> None:
     decoder, inputs = decoder_inputs(network, 2)
     with export_module._sampling(network, 'plugin'):
         model = to_onnx(decoder, inputs, DECODER_INPUTS, DECODER_OUTPUTS)
-    for variant in (model, to_half(model)):
+    traced = describe(model.graph.value_info)  # ONNX knows nothing of the plugin's output
+    for variant in (with_hands(model, 2), with_hands(to_half(model), 2)):
         assert_fit_for_tensorrt(variant, frozenset({PLUGIN}))
         nodes = [node for node in variant.graph.node if node.op_type == PLUGIN]
         assert len(nodes) == 2  # one a layer
@@ -191,13 +198,13 @@ def test_the_plugin_variant_has_the_plugin_s_inputs(network: HandOS) -> None:
         for node in nodes:
             assert node.domain == PLUGIN_DOMAIN
             values, shapes, starts, locations, weights = (types[name] for name in node.input)
-            T = locations[1][1]
             assert values == (TensorProto.FLOAT, (1, 252, 4, 8))
             assert shapes == (TensorProto.INT32, (3, 2))
             assert starts == (TensorProto.INT32, (3,))
-            assert locations == (TensorProto.FLOAT, (1, T, 4, 3, 4, 2))
-            assert weights == (TensorProto.FLOAT, (1, T, 4, 3, 4))
-            assert types[node.output[0]] == (TensorProto.FLOAT, (1, T, 4, 8))
+            assert locations[0] == TensorProto.FLOAT and locations[1][2:] == (4, 3, 4, 2)
+            assert weights[0] == TensorProto.FLOAT and weights[1][2:] == (4, 3, 4)
+            kind, (one, _, heads, channels) = traced[node.output[0]]
+            assert (kind, one, heads, channels) == (TensorProto.FLOAT, 1, 4, 8)
             assert {a.name for a in node.attribute} >= {'plugin_version'}
         assert 'GridSample' not in {node.op_type for node in variant.graph.node}
 

@@ -28,7 +28,7 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def outputs(model: onnx.ModelProto, path: Path) -> dict[str, np.ndarray]:
     onnx.save(model, path)
-    graph = OnnxGraph(path, session_options(1), 'cpu', ())
+    graph = OnnxGraph(path, session_options(1))
     return graph.infer({'image': frames(1)[0][None]})
 
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from handos_model.export.quantisation import observe, quantised
-from handos_model.export.rounding_plan import widened
+from handos_model.export.rounding_plan import plan, prepared, widened
 
 RANDOM = np.random.default_rng(0)
 
@@ -30,7 +30,7 @@ def block() -> onnx.ModelProto:
     constants += [numpy_helper.from_array(np.array(v, np.int64), k) for k, v in whole.items()]
     node = helper.make_node
     nodes = [
-        node('Pad', ['image', 'pads', 'zero'], ['padded']),
+        node('Pad', ['map', 'pads', 'zero'], ['padded']),
         node('Conv', ['padded', 'first', 'first_bias'], ['a'], 'first', strides=[2, 2]),
         node('Clip', ['a', 'zero', 'six'], ['b']),
         node('Conv', ['b', 'deep'], ['c'], 'deep', pads=[1, 1, 1, 1], group=8),
@@ -51,7 +51,7 @@ def block() -> onnx.ModelProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
     graph = helper.make_graph(
-        nodes, 'block', [info('image', (1, 3, 12, 16)), info('points', (1, 720, 5))],
+        nodes, 'block', [info('map', (1, 3, 12, 16)), info('points', (1, 720, 5))],
         [info('places', (1, 2, 6, 8)), info('values', (1, 6, 720)), info('h', (1, 8, 6, 8))],
         constants, value_info=[info('l', (6, 720))],
     )  # fmt: skip
@@ -64,7 +64,7 @@ def block() -> onnx.ModelProto:
 def feeds(count: int = 8) -> list[dict[str, np.ndarray]]:
     return [
         {
-            'image': RANDOM.normal(0, 1, (1, 3, 12, 16)).astype(np.float32),
+            'map': RANDOM.normal(0, 1, (1, 3, 12, 16)).astype(np.float32),
             'points': RANDOM.normal(0, 1, (1, 720, 5)).astype(np.float32),
         }
         for _ in range(count)
@@ -105,6 +105,16 @@ def test_convolutions_are_rounded_and_readouts_are_not(
     stored = {item.name: item.data_type for item in graph.initializer}
     assert stored['maps.weight'] == TensorProto.FLOAT
     assert sum(kind == TensorProto.INT8 for kind in stored.values()) >= 6
+
+
+def test_the_convolutions_next_to_a_picture_stay() -> None:
+    model = block()
+    model.graph.input[0].name = 'image'
+    model.graph.node[0].input[0] = 'image'
+    kept = {'first', 'deep', 'narrow'}  # by their weights, which another convolution shares
+    nodes = plan(prepared(model)).nodes.values()
+    weights = {node.input[1] for node in nodes if node.op_type == 'Conv'}
+    assert weights and not weights & kept
 
 
 def test_moved_values_keep_one_scale(small: tuple[onnx.ModelProto, onnx.ModelProto]) -> None:

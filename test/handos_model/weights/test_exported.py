@@ -21,10 +21,10 @@ from handos_model.weights.store import sha256
 def folder(tmp_path: Path) -> Path:
     graph = tmp_path / 'detector.onnx'
     graph.write_bytes(b'graph')
-    (tmp_path / 'decoder_k2.onnx').write_bytes(b'decoder')
+    (tmp_path / 'decoder.onnx').write_bytes(b'decoder')
     graphs = (
         GraphFile('detector.onnx', sha256(graph), None, 'fp32', 'grid_sample', {'Conv': 3}),
-        GraphFile('decoder_k2.onnx', 'f' * 64, 2, 'fp32', 'grid_sample', {}),
+        GraphFile('decoder.onnx', 'f' * 64, 2, 'fp32', 'grid_sample', {}),
     )
     exported = ExportedWeights(tmp_path, 'nano', 'Apache-2.0', 18, (480, 640), 'aa', '00', graphs)
     (tmp_path / 'manifest.json').write_text(exported.to_json())
@@ -45,17 +45,17 @@ def test_changed_and_missing_graphs_are_refused(folder: Path) -> None:
     exported = ExportedWeights.load(folder)
     with pytest.raises(UserError, match='damaged or was changed'):
         exported.path(2, 'fp32', 'grid_sample')
-    (folder / 'decoder_k2.onnx').unlink()
+    (folder / 'decoder.onnx').unlink()
     with pytest.raises(UserError, match='is missing'):
         exported.path(2, 'fp32', 'grid_sample')
-    with pytest.raises(UserError, match=r'no decoder_k4_fp16_gather.onnx: export it .*gather'):
+    with pytest.raises(UserError, match=r'no decoder_fp16_gather.onnx: export it .*gather'):
         exported.path(4, 'fp16', 'gather')
 
 
 @pytest.mark.parametrize(
     ('change', 'words'),
     [
-        ({'format': 99}, 'reads 2'),
+        ({'format': 99}, 'reads 3'),
         ({'graphs': [{'nonsense': 1}]}, 'malformed'),
         ({'surprise': 1}, 'malformed'),
         (None, 'cannot be read'),
@@ -87,8 +87,8 @@ def test_a_folder_that_is_no_export_says_how_to_make_one(tmp_path: Path) -> None
 
 def test_file_names() -> None:
     assert graph_file_name(None, 'fp32', 'grid_sample') == 'detector.onnx'
-    assert graph_file_name(4, 'fp32', 'grid_sample') == 'decoder_k4.onnx'
-    assert graph_file_name(1, 'fp16', 'plugin') == 'decoder_k1_fp16_plugin.onnx'
+    assert graph_file_name(4, 'fp32', 'grid_sample') == 'decoder.onnx'
+    assert graph_file_name(1, 'fp16', 'plugin') == 'decoder_fp16_plugin.onnx'
 
 
 def test_gates_travel_with_the_manifest(folder: Path) -> None:

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 
 PLAN = b'FAKEPLAN'
 WORKSPACE_RANGE = (1 << 20, 1 << 40)
@@ -168,11 +169,37 @@ def make_module(faults: Faults, cuda: ctypes.CDLL) -> ModuleType:
         def desc(self) -> str:
             return self._text
 
+    class ITensor:
+        def __init__(self, shape: list[int]) -> None:
+            self._shape = shape
+
+        @property
+        def shape(self) -> Dims:
+            return Dims(self._shape)
+
+        @shape.setter
+        def shape(self, value: Any) -> None:
+            typed(value, tuple)
+            assert len(value) == len(self._shape)
+            for size, before in zip(value, self._shape, strict=True):
+                typed(size, int)
+                assert size == before if before >= 0 else size > 0, 'a size that was fixed'
+            self._shape = list(value)
+
     class INetworkDefinition:
         def __init__(self, builder: Any) -> None:
             self.builder = weakref.ref(builder)
             self.parser: weakref.ref[Any] | None = None
             self.model = b''
+            self.inputs: list[ITensor] = []
+
+        @property
+        def num_inputs(self) -> int:
+            return len(self.inputs)
+
+        def get_input(self, index: int) -> ITensor:
+            typed(index, int)
+            return self.inputs[index]
 
     class OnnxParser:
         def __init__(self, network: Any, logger: Any) -> None:
@@ -198,6 +225,7 @@ def make_module(faults: Faults, cuda: ctypes.CDLL) -> ModuleType:
                 self._errors.append(ParserError('no importer registered for op: GridSample'))
                 return False
             network.model = model
+            network.inputs = [ITensor(shape) for shape in input_shapes(model)]
             return True
 
     class ITimingCache:
@@ -258,13 +286,16 @@ def make_module(faults: Faults, cuda: ctypes.CDLL) -> ModuleType:
             alive(network.parser, 'the parser, which owns the weights,')
             assert network.model and config.workspace and not config.tf32
             assert config.timings is not None
-            faults.note(f'build {name_of(network.model)}')
-            if name_of(network.model) in faults.crash:
-                os.kill(os.getpid(), faults.crash[name_of(network.model)])
+            shapes = [tensor._shape for tensor in network.inputs]
+            assert min(size for shape in shapes for size in shape) > 0, 'no profile for open sizes'
+            fixed = with_input_shapes(network.model, shapes)
+            faults.note(f'build {name_of(fixed)}')
+            if name_of(fixed) in faults.crash:
+                os.kill(os.getpid(), faults.crash[name_of(fixed)])
             if faults.build_error:
                 self._logger.log(Severity.ERROR, faults.build_error)
                 return None
-            return IHostMemory(PLAN + f'{faults.version:32}'.encode() + network.model)
+            return IHostMemory(PLAN + f'{faults.version:32}'.encode() + fixed)
 
     class IExecutionContext:
         def __init__(self, engine: Any) -> None:
@@ -400,6 +431,35 @@ def name_of(model: bytes) -> str:
 
 
 SESSIONS: dict[str, Callable[..., Any]] = {}
+
+
+def input_shapes(model: bytes) -> list[list[int]]:
+    """Sizes of the graph's inputs, -1 where one is open."""
+    return [
+        [size.dim_value if size.HasField('dim_value') else -1
+         for size in value.type.tensor_type.shape.dim]
+        for value in onnx.load_from_string(model).graph.input
+    ]  # fmt: skip
+
+
+def with_input_shapes(model: bytes, shapes: list[list[int]]) -> bytes:
+    """The graph with fixed sizes; one that had open sizes is named by what they became."""
+    if input_shapes(model) == shapes:
+        return model
+    graph = onnx.load_from_string(model)
+    (hands,) = {
+        size
+        for before, after in zip(input_shapes(model), shapes, strict=True)
+        for was, size in zip(before, after, strict=True)
+        if was < 0
+    }
+    for value in (*graph.graph.input, *graph.graph.output):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_value = hands
+    part, slash, sampling = graph.doc_string.partition('/')
+    graph.doc_string = f'{part}{hands}{slash}{sampling}'
+    return bytes(graph.SerializeToString())
 
 
 def session_of(model: bytes) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_tensorrt import PLAN, FakeMachine
-from small_graphs import detector
+from small_graphs import decoder, detector
 
 from handos_model.backends.tensorrt import library as tensorrt_library
 from handos_model.backends.tensorrt.builder import (
@@ -32,7 +32,7 @@ def model(name: str = 'detector/grid_sample') -> bytes:
 
 
 def build(timings: bytes = b'') -> tuple[bytes, bytes]:
-    return build_engine(TensorRtLibrary(), model(), timings, 1 << 30)
+    return build_engine(TensorRtLibrary(), model(), None, timings, 1 << 30)
 
 
 def test_both_generations_build_the_same_way(machine: FakeMachine) -> None:
@@ -40,6 +40,18 @@ def test_both_generations_build_the_same_way(machine: FakeMachine) -> None:
     assert plan.startswith(PLAN) and plan.endswith(model())
     assert timings == b't'
     assert machine.faults.calls == ['parse detector/grid_sample', 'build detector/grid_sample']
+
+
+def test_the_number_of_hands_is_fixed_before_building(machine: FakeMachine) -> None:
+    graph = decoder(0)
+    graph.doc_string = 'decoder/grid_sample'
+    library, any_number = TensorRtLibrary(), graph.SerializeToString()
+    plans = [build_engine(library, any_number, hands, b'', 1 << 30)[0] for hands in (1, 3)]
+    assert plans[0] != plans[1]
+    assert machine.faults.calls[1::2] == [
+        'build decoder1/grid_sample',
+        'build decoder3/grid_sample',
+    ]
 
 
 def test_networks_are_strongly_typed_and_flags_are_of_this_version(machine: FakeMachine) -> None:
@@ -137,7 +149,7 @@ def test_a_builder_that_does_not_start_says_why(machine: FakeMachine) -> None:
     library = TensorRtLibrary()
     machine.faults.start_warning = 'CUDA initialization failure with error: 35'
     with pytest.raises(GpuStateError, match=r'builder does not start: .*too old'):
-        build_engine(library, model(), b'', 1 << 30)
+        build_engine(library, model(), None, b'', 1 << 30)
 
 
 def test_a_kernel_that_did_not_fit_is_not_the_cause(machine: FakeMachine) -> None:
