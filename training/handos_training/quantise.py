@@ -25,6 +25,7 @@ from rich.progress import track
 from handos_model.backends.base import Array, EngineOptions
 from handos_model.backends.choice import why_unavailable
 from handos_model.errors import UserError
+from handos_model.export.byte_storage import store_bytes
 from handos_model.export.half_storage import store_half
 from handos_model.export.quantisation import observe, quantised
 from handos_model.pipeline import HandPipeline, PipelineConfig
@@ -179,7 +180,7 @@ def _write_graphs(
             feeds = list(_decoder_inputs(found, sizes[-1]))
         small = quantised(model, observe(model, feeds, folder))
         if exported.storage == 'fp16':
-            small = store_half(small)
+            small = store_half(store_bytes(small))
         file = folder / graph_file_name(of_hands[-1], 'int8', 'grid_sample')
         onnx.save(small, file)
         operators = dict(sorted(Counter(node.op_type for node in small.graph.node).items()))
