@@ -1,6 +1,6 @@
 """MediaPipe's landmarks of a folder's photographs, also of far hands, as weak labels for training.
 
-    python tools/label_photos.py PHOTOS
+    python -m tools.label_photos PHOTOS
 
 Writes PHOTOS/mediapipe_peer.json, which the training reader `peer_photos` reads:
 `--data.real peer_photos:PHOTOS`. MediaPipe looks at each photograph and, enlarged, at overlapping
@@ -20,6 +20,8 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from handos_model.geometry.boxes import pairwise_iou
 
 Image: TypeAlias = npt.NDArray[np.uint8]  # [H,W,3] BGR
 Box: TypeAlias = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, ends excluded
@@ -78,9 +80,8 @@ def hands_of(image: Image, find: Finder) -> list[Hand]:
 
 def overlap(one: Hand, other: Hand) -> float:
     """Intersection over union of the boxes around two hands' landmarks."""
-    (a0, a1), (b0, b1) = _corners(one), _corners(other)
-    common = np.clip(np.minimum(a1, b1) - np.maximum(a0, b0), 0, None).prod()
-    return float(common / max((a1 - a0).prod() + (b1 - b0).prod() - common, 1e-9))
+    boxes = (np.concatenate(_corners(hand))[None] for hand in (one, other))
+    return float(pairwise_iou(*boxes)[0, 0])
 
 
 def _is_confirmed(image: Image, hand: Hand, find: Finder) -> bool:
@@ -108,11 +109,11 @@ def _side_px(hand: Hand) -> float:
     return float((end - start).max())
 
 
-def mediapipe_finder() -> Finder:
+def mediapipe_finder(max_hands: int = 10) -> Finder:
     """MediaPipe Hands on single images. It takes them for mirrored, so sides are swapped."""
     import mediapipe
 
-    solution = mediapipe.solutions.hands.Hands(static_image_mode=True, max_num_hands=10)
+    solution = mediapipe.solutions.hands.Hands(static_image_mode=True, max_num_hands=max_hands)
 
     def find(image: Image) -> list[Hand]:
         found = solution.process(np.ascontiguousarray(image[..., ::-1]))

@@ -1,6 +1,6 @@
 """Frames of a video with MediaPipe's landmarks beside them, as weak labels for training.
 
-    python tools/label_video.py VIDEO OUT --every 3
+    python -m tools.label_video VIDEO OUT --every 3
 
 Writes OUT/NAME/000000.jpg ... and adds them to OUT/mediapipe_peer.json, which the training reader
 `peer_photos` reads: `--data.real peer_photos:OUT`. MediaPipe (Apache-2.0) pins old versions of
@@ -12,27 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import cv2
-import mediapipe
+import numpy as np
+
+from tools.label_photos import mediapipe_finder
 
 LONGER_SIDE_PX = 640
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92]
-
-
-def labels(found: Any, width: int, height: int) -> list[dict[str, Any]]:
-    """The hands of one frame. The solution takes its input for mirrored, hence the other side."""
-    if not found.multi_hand_landmarks:
-        return []
-    return [
-        {
-            'handedness_unmirrored': 'Right' if side.classification[0].label == 'Left' else 'Left',
-            'score': side.classification[0].score,
-            'landmarks_px': [[p.x * width, p.y * height, p.z * width] for p in hand.landmark],
-        }
-        for hand, side in zip(found.multi_hand_landmarks, found.multi_handedness, strict=True)
-    ]
 
 
 def main() -> None:
@@ -46,7 +33,7 @@ def main() -> None:
     index = arguments.out / 'mediapipe_peer.json'
     images = json.loads(index.read_text())['images'] if index.is_file() else {}
     video = cv2.VideoCapture(str(arguments.video))
-    hands = mediapipe.solutions.hands.Hands(static_image_mode=True, max_num_hands=4)
+    find = mediapipe_finder(max_hands=4)
     number = 0
     while True:
         ok, frame = video.read()
@@ -57,14 +44,10 @@ def main() -> None:
             scale = min(1.0, LONGER_SIDE_PX / max(height, width))
             frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
             height, width = frame.shape[:2]
-            found = hands.process(frame[..., ::-1])
+            hands = find(np.asarray(frame, np.uint8))
             name = f'{folder.name}/{number:06d}.jpg'
             cv2.imwrite(str(arguments.out / name), frame, JPEG)
-            images[name] = {
-                'width': width,
-                'height': height,
-                'hands': labels(found, width, height),
-            }
+            images[name] = {'width': width, 'height': height, 'hands': hands}
         number += 1
     index.write_text(json.dumps({'images': images}))
     print(f'{index}: {sum(bool(image["hands"]) for image in images.values())} of {len(images)} '

@@ -47,6 +47,7 @@ from handos_model.weights.exported import (
     ExportedWeights,
     GraphFile,
     GraphSampling,
+    Part,
     Precision,
     Storage,
     graph_file_name,
@@ -96,6 +97,7 @@ class ExportConfig:
 class _Case:
     """One graph with the torch inputs it is traced and compared with."""
 
+    part: Part
     module: nn.Module  # what the graph must compute
     lean: nn.Module  # the same in few operations, traced where it samples as the network does
     traced: tuple[Tensor, ...]
@@ -174,11 +176,11 @@ def _cases(network: HandOS, config: ExportConfig, images: Sequence[Array]) -> li
     # A size of 1 would be traced as the constant that it is, and any of several stays open.
     traced = next(of_hands(2))
     decoded: dict[int | None, Inputs] = {K: tuple(of_hands(K)) for K in sorted(config.hands)}
+    of_detector = (DETECTOR_INPUTS, DETECTOR_OUTPUTS)
+    of_decoder = (DECODER_INPUTS, DECODER_OUTPUTS)
     return [
-        _Case(
-            detector, lean_detector, frames[0], {None: frames}, DETECTOR_INPUTS, DETECTOR_OUTPUTS
-        ),
-        _Case(decoder, lean_decoder, traced, decoded, DECODER_INPUTS, DECODER_OUTPUTS),
+        _Case('detector', detector, lean_detector, frames[0], {None: frames}, *of_detector),
+        _Case('decoder', decoder, lean_decoder, traced, decoded, *of_decoder),
     ]
 
 
@@ -195,7 +197,7 @@ def _write_case(
         model = to_onnx(traced, case.traced, case.input_names, case.output_names)
     written = []
     for precision in config.precisions:
-        path = folder / graph_file_name(next(iter(case.inputs)), precision, sampling)
+        path = folder / graph_file_name(case.part, precision, sampling)
         variant = model if precision == 'fp32' else to_half(model)
         onnx.save(variant if config.storage == 'fp32' else store_half(variant), path)
         operators = Counter(node.op_type for node in onnx.load(path).graph.node)

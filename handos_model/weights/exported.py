@@ -16,6 +16,7 @@ HANDS = 'hands'  # name of the size K of a decoder's inputs, which whoever opens
 
 Precision: TypeAlias = Literal['fp32', 'fp16', 'int8']
 Storage: TypeAlias = Literal['fp32', 'fp16']  # of weights in the files; computing is `precision`
+Part: TypeAlias = Literal['detector', 'decoder']
 GraphSampling: TypeAlias = Literal['grid_sample', 'gather', 'plugin']
 
 
@@ -133,8 +134,9 @@ class ExportedWeights:
             if (graph.hands, graph.precision, graph.sampling) == wanted:
                 break
         else:
+            name = graph_file_name('detector' if hands is None else 'decoder', precision, sampling)
             raise UserError(
-                f'{self.folder} has no {graph_file_name(*wanted)}: export it '
+                f'{self.folder} has no {name}: export it '
                 f'(handos export WEIGHTS --out DIR --precision {precision} --sampling {sampling})'
             )
         path = self.folder / graph.file
@@ -145,9 +147,9 @@ class ExportedWeights:
         return path
 
 
-def graph_file_name(hands: int | None, precision: Precision, sampling: GraphSampling) -> str:
+def graph_file_name(part: Part, precision: Precision, sampling: GraphSampling) -> str:
     """`detector.onnx`, `decoder.onnx`, and with suffixes where not FP32 and GridSample."""
-    stem = 'detector' if hands is None else 'decoder'
+    stem: str = part
     stem += '' if precision == 'fp32' else f'_{precision}'
     stem += '' if sampling == 'grid_sample' else f'_{sampling}'
     return f'{stem}.onnx'

@@ -39,7 +39,7 @@ def small_export(
                 model = detector(seed) if hands is None else decoder(seed)
                 part = 'detector' if hands is None else 'decoder'
                 model.doc_string = f'{part}/{sampling}'
-                path = folder / graph_file_name(hands, precision, sampling)  # type: ignore[arg-type]
+                path = folder / graph_file_name(part, precision, sampling)  # type: ignore[arg-type]
                 onnx.save(model, path)
                 graphs.append(
                     GraphFile(path.name, sha256(path), hands, precision, sampling, {})  # type: ignore[arg-type]

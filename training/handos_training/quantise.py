@@ -36,6 +36,7 @@ from handos_model.weights.exported import (
     AccuracyGate,
     ExportedWeights,
     GraphFile,
+    Part,
     Precision,
     graph_file_name,
 )
@@ -173,15 +174,17 @@ def _write_graphs(
     ]
     written = []
     sizes = exported.hands('fp32', 'grid_sample')
-    for of_hands in ([None], sizes):
+    seen = [{'image': picture} for picture in pictures]
+    parts: tuple[tuple[Part, Sequence[int | None], Sequence[Mapping[str, Array]]], ...] = (
+        ('detector', [None], seen),
+        ('decoder', sizes, list(_decoder_inputs(found, sizes[-1]))),
+    )
+    for part, of_hands, feeds in parts:
         model = onnx.load(exported.path(of_hands[-1], 'fp32', 'grid_sample'))
-        feeds = [{'image': picture} for picture in pictures]
-        if of_hands is sizes:
-            feeds = list(_decoder_inputs(found, sizes[-1]))
         small = quantised(model, observe(model, feeds, folder))
         if exported.storage == 'fp16':
             small = store_half(store_bytes(small))
-        file = folder / graph_file_name(of_hands[-1], 'int8', 'grid_sample')
+        file = folder / graph_file_name(part, 'int8', 'grid_sample')
         onnx.save(small, file)
         operators = dict(sorted(Counter(node.op_type for node in small.graph.node).items()))
         written += [

@@ -86,9 +86,9 @@ def test_a_folder_that_is_no_export_says_how_to_make_one(tmp_path: Path) -> None
 
 
 def test_file_names() -> None:
-    assert graph_file_name(None, 'fp32', 'grid_sample') == 'detector.onnx'
-    assert graph_file_name(4, 'fp32', 'grid_sample') == 'decoder.onnx'
-    assert graph_file_name(1, 'fp16', 'plugin') == 'decoder_fp16_plugin.onnx'
+    assert graph_file_name('detector', 'fp32', 'grid_sample') == 'detector.onnx'
+    assert graph_file_name('decoder', 'fp32', 'grid_sample') == 'decoder.onnx'
+    assert graph_file_name('decoder', 'fp16', 'plugin') == 'decoder_fp16_plugin.onnx'
 
 
 def test_gates_travel_with_the_manifest(folder: Path) -> None:
