@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from handos_model.backends.base import Engine, EngineOptions
+from handos_model.backends.base import Engine, EngineOptions, WindowEngine
 from handos_model.backends.choice import choose_backend, open_engine
 from handos_model.config import HandOSConfig
 from handos_model.errors import UserError
@@ -24,12 +24,15 @@ from handos_model.geometry.placement import (
 )
 from handos_model.hand.model import HandModel
 from handos_model.postprocess import distinct_hands, hand_length
-from handos_model.preprocess import ChannelOrder, Letterbox
+from handos_model.preprocess import PADDING_VALUE, ChannelOrder, Closeup, Letterbox, Mapping
 from handos_model.selection import select_instances
 from handos_model.types import Camera, FloatArray, Hand, ImageArray, ScaleSource, TrackState
 from handos_model.weights.store import check_template, find_weights, load_config
 
 MAX_SIZES = 4  # kept graphs of other input sizes
+HAND_IN_WINDOW = 0.66  # of a window's side, for the longer side of the box that is looked at
+DECODED = ('joints_2d', 'visibility', 'vertices_m', 'joints_m', 'translation_m', 'right')
+SAME_HAND = 0.3  # IoU of a box and what is found in its window
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class PipelineConfig:
     # plans for two; two real hands never agree joint by joint.
     duplicate_similarity: float | None = 0.5
     max_hands: int = 4
+    # Hands whose longer side is less in the network's input are looked at again, enlarged: they
+    # cost a second, smaller run each. None leaves them as they are.
+    closer_below_px: float | None = 60.0
     sigma_px: float = 2.0  # noise of the network's 2D joints
     # Relative spread of adult hand lengths, which one image cannot see past: it scales the
     # position along the ray, and is part of the covariance.
@@ -66,10 +72,11 @@ class PipelineConfig:
 
     @classmethod
     def paper(cls, max_hands: int = 32) -> PipelineConfig:
-        """Section 4.1: score 0.1, NMS 0.9, nothing else suppressed."""
+        """Section 4.1: score 0.1, NMS 0.9, nothing else suppressed, every hand seen once."""
         return cls(
             score_threshold=0.1,
             duplicate_similarity=None,
+            closer_below_px=None,
             max_hands=max_hands,
             network_placement=True,
         )
@@ -84,6 +91,7 @@ class StageTimes:
     select: float = 0.0
     decoder: float = 0.0
     solve: float = 0.0  # un-mapping, duplicates, translation, sides
+    closer: float = 0.0  # small hands seen again, network and all
     track: float = 0.0  # of whoever tracks the hands
 
     @property
@@ -97,19 +105,29 @@ class StageTimes:
     @property
     def other(self) -> float:
         """All that is not the network."""
-        return self.preprocess + self.select + self.solve + self.track
+        return self.preprocess + self.select + self.solve + self.closer + self.track
 
 
 @dataclass
-class _Decoded:
-    """The decoder's outputs of N candidates, copied out of its buffers."""
+class _Candidates:
+    """What the decoder says of N hands, in pixels of the image; every number is finite."""
 
-    joints_2d: FloatArray
-    visibility: FloatArray
-    vertices_m: FloatArray
-    joints_m: FloatArray
-    translation_m: FloatArray
-    right: FloatArray
+    scores: FloatArray  # [N]
+    boxes_px: FloatArray  # [N,4] xyxy
+    joints_px: FloatArray  # [N,21,2]
+    visibility: FloatArray  # [N,21]
+    vertices_m: FloatArray  # [N,778,3]
+    joints_m: FloatArray  # [N,21,3]
+    right: FloatArray  # [N]
+    network_px: FloatArray  # [N,21,2] joints_m before the network's own camera
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @classmethod
+    def joined(cls, parts: list[_Candidates]) -> _Candidates:
+        fields = [list(vars(part).values()) for part in parts]
+        return cls(*(np.concatenate(values) for values in zip(*fields, strict=True)))
 
 
 class HandPipeline:
@@ -166,6 +184,9 @@ class HandPipeline:
         self._input = self._letterbox.buffer()
         self._queries: dict[int, FloatArray] = {}
         self._boxes: dict[int, FloatArray] = {}
+        self._window_input: ImageArray | None = None
+        if engine.window is not None:
+            self._window_input = np.full((1, *engine.window.size_hw, 3), PADDING_VALUE, np.uint8)
         self.warm_up()
 
     @property
@@ -176,14 +197,18 @@ class HandPipeline:
     def warm_up(self, runs: int = 2) -> None:
         """Run every graph, so that the first frame is as fast as the others."""
         for _ in range(runs):
-            found = self.engine.detector.infer({'image': self._input})
-            width = found['queries'].shape[-1]
-            for hands, decoder in self.engine.decoders.items():
-                queries, boxes = self._decoder_inputs(hands, width)
-                boxes[:] = 0.5
-                decoder.infer(
-                    {'features': found['features'], 'queries': queries, 'boxes_cxcywh': boxes}
-                )
+            self._run_all(self.engine, self._input)
+            if self.engine.window is not None:
+                self._run_all(self.engine.window.graphs, self._window_input)
+
+    def _run_all(self, engine: Engine, image: ImageArray | None) -> None:
+        found = engine.detector.infer({'image': image})
+        for hands, decoder in engine.decoders.items():
+            queries, boxes = self._decoder_inputs(hands, found['queries'].shape[-1])
+            boxes[:] = 0.5
+            decoder.infer(
+                {'features': found['features'], 'queries': queries, 'boxes_cxcywh': boxes}
+            )
 
     def __call__(
         self,
@@ -216,13 +241,93 @@ class HandPipeline:
             scores, boxes, config.score_threshold, config.nms_threshold, self._most_candidates()
         )
         mark()
-        decoded = self._decode(found, chosen)
+        candidates = self._decode(self.engine, self._letterbox, found, chosen)
         mark()
         hands: list[Hand] = []
-        if decoded is not None:
-            hands = self._place(decoded, scores[chosen], boxes[chosen], camera, depth_m)
+        if candidates is not None:
+            hands = self._place(candidates, camera, depth_m)
+        mark()
+        hands = self._closer(hands, image, camera, depth_m, channel_order)
         mark()
         self.times = StageTimes(*np.diff(marks).tolist())
+        return hands
+
+    @property
+    def can_look_closer(self) -> bool:
+        """Whether these weights have graphs of a window, so that `look` works."""
+        return self.engine.window is not None and self._window_input is not None
+
+    def look(
+        self,
+        image: ImageArray,
+        camera: Camera,
+        boxes_xyxy_px: FloatArray,
+        depth_m: FloatArray | None = None,
+        channel_order: ChannelOrder = 'rgb',
+    ) -> list[Hand | None]:
+        """The hand about each of the boxes [N,4], enlarged or reduced to one size; None where
+        there is none any more. Raises UserError where these weights have no graphs for it."""
+        self._check(image, camera, depth_m)
+        window, view = self.engine.window, self._window_input
+        if window is None or view is None:
+            raise UserError('these weights have no graphs of a window: export them again')
+        seen: list[int] = []
+        parts: list[_Candidates] = []
+        for index, box in enumerate(np.asarray(boxes_xyxy_px, np.float64)):
+            part = self._look(window, view, image, box, channel_order)
+            if part is not None and len(part):
+                seen.append(index)
+                parts.append(part)
+        hands: list[Hand | None] = [None] * len(boxes_xyxy_px)
+        if parts:
+            placed = self._place(_Candidates.joined(parts), camera, depth_m, given=True)
+            for index, hand in zip(seen, placed, strict=True):
+                hands[index] = hand
+        return hands
+
+    def _look(
+        self,
+        window: WindowEngine,
+        view: ImageArray,
+        image: ImageArray,
+        box_xyxy_px: FloatArray,
+        channel_order: ChannelOrder,
+    ) -> _Candidates | None:
+        closeup = Closeup(
+            (image.shape[0], image.shape[1]), box_xyxy_px, window.place.whole_hw,
+            window.place.corner_px, window.size_hw, HAND_IN_WINDOW * min(window.size_hw),
+        )  # fmt: skip
+        closeup.apply(image, view, channel_order)
+        found = window.graphs.detector.infer({'image': view})
+        scores = found['scores'][0]
+        own = closeup.boxes_to_image(found['boxes_cxcywh'][0])
+        same = pairwise_iou(box_xyxy_px[None], own)[0] >= SAME_HAND
+        likely = np.where(same & (scores >= self.config.score_threshold), scores, -1.0)
+        best = int(likely.argmax())
+        if likely[best] < 0:
+            return None
+        return self._decode(window.graphs, closeup, found, np.array([best]))
+
+    def _closer(
+        self,
+        hands: list[Hand],
+        image: ImageArray,
+        camera: Camera,
+        depth_m: FloatArray | None,
+        channel_order: ChannelOrder,
+    ) -> list[Hand]:
+        """The hands, small ones as they look from near; the score stays that of the whole image,
+        by which hands were chosen."""
+        if self.config.closer_below_px is None or not self.can_look_closer or not hands:
+            return hands
+        boxes = np.array([hand.box_xyxy_px for hand in hands])
+        sides_px = (boxes[:, 2:] - boxes[:, :2]).max(1) * self._letterbox.scale_xy.min()
+        small = np.flatnonzero(sides_px < self.config.closer_below_px)
+        if len(small):
+            looks = self.look(image, camera, boxes[small], depth_m, channel_order)
+            for index, hand in zip(small, looks, strict=True):
+                if hand is not None:
+                    hands[index] = replace(hand, score=hands[index].score)
         return hands
 
     def in_boxes(self, image: ImageArray, camera: Camera, boxes_xyxy_px: FloatArray) -> list[Hand]:
@@ -236,11 +341,15 @@ class HandPipeline:
         wanted = self._letterbox.boxes_to_network(boxes_xyxy_px).astype(np.float32)
         own = cxcywh_to_xyxy(found['boxes_cxcywh'][0])
         rows = pairwise_iou(cxcywh_to_xyxy(wanted), own).argmax(1)
-        scores = found['scores'][0, rows]
-        chosen = dict(found, queries=found['queries'][:, rows], boxes_cxcywh=wanted[None])
-        decoded = self._decode(chosen, np.arange(len(rows)))
-        assert decoded is not None
-        return self._place(decoded, scores, wanted, camera, None, given=True)
+        chosen = dict(
+            found,
+            scores=found['scores'][:, rows],
+            queries=found['queries'][:, rows],
+            boxes_cxcywh=wanted[None],
+        )
+        candidates = self._decode(self.engine, self._letterbox, chosen, np.arange(len(rows)))
+        assert candidates is not None
+        return self._place(candidates, camera, None, given=True)
 
     def _most_candidates(self) -> int:
         """Duplicates are only known once they are decoded, so more than `max_hands` are."""
@@ -289,12 +398,19 @@ class HandPipeline:
         return self._queries[hands], self._boxes[hands]
 
     def _decode(
-        self, found: dict[str, npt.NDArray[np.float32]], chosen: npt.NDArray[np.int64]
-    ) -> _Decoded | None:
-        """Run the smallest decoder that holds all candidates, or the largest several times."""
+        self,
+        engine: Engine,
+        mapping: Mapping,
+        found: dict[str, npt.NDArray[np.float32]],
+        chosen: npt.NDArray[np.int64],
+    ) -> _Candidates | None:
+        """Run the smallest decoder that holds all candidates, or the largest several times.
+
+        What is not finite is left out, and counted. None where nothing was chosen.
+        """
         if len(chosen) == 0:
             return None
-        sizes = sorted(self.engine.decoders)
+        sizes = sorted(engine.decoders)
         parts = []
         for start in range(0, len(chosen), sizes[-1]):
             rows = chosen[start : start + sizes[-1]]
@@ -303,61 +419,64 @@ class HandPipeline:
             queries[: len(rows)] = found['queries'][0, rows]
             boxes[: len(rows)] = found['boxes_cxcywh'][0, rows]
             boxes[len(rows) :] = 0.5  # padding: any sound box
-            outputs = self.engine.decoders[hands].infer(
+            outputs = engine.decoders[hands].infer(
                 {'features': found['features'], 'queries': queries, 'boxes_cxcywh': boxes}
             )
-            parts.append([outputs[name][: len(rows)].copy() for name in _Decoded.__annotations__])
-        return _Decoded(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+            parts.append([outputs[name][: len(rows)].copy() for name in DECODED])
+        joints_2d, visibility, vertices_m, joints_m, translation_m, right = (
+            np.concatenate(values) for values in zip(*parts, strict=True)
+        )
+        scores, boxes = found['scores'][0, chosen], found['boxes_cxcywh'][0, chosen]
+        joints_px = mapping.to_image(joints_2d)
+        # A sum is finite only if all its terms are. From here on every number of a hand is.
+        total = scores + boxes.sum(1) + visibility.sum(1) + translation_m.sum(1) + right
+        for values in (joints_px, joints_m, vertices_m):
+            total = total + values.sum((1, 2))
+        keep = np.isfinite(total)
+        self.not_finite += int((~keep).sum())
+        joints_m, translation_m = joints_m[keep], translation_m[keep, None]
+        return _Candidates(
+            scores=scores[keep],
+            boxes_px=mapping.boxes_to_image(boxes[keep]),
+            joints_px=joints_px[keep],
+            visibility=visibility[keep],
+            vertices_m=vertices_m[keep],
+            joints_m=joints_m,
+            right=right[keep],
+            network_px=self._projected_px(joints_m + translation_m, mapping),
+        )
 
     def _place(
         self,
-        decoded: _Decoded,
-        scores: FloatArray,
-        boxes_cxcywh: FloatArray,
+        candidates: _Candidates,
         camera: Camera,
         depth_m: FloatArray | None,
         *,
         given: bool = False,
     ) -> list[Hand]:
-        """Un-map the candidates, tell the sides, drop duplicates, solve for the camera.
+        """Tell the sides, drop duplicates, solve for the camera.
 
-        Candidates come best first. In boxes that were `given` there is a hand each: of those only
-        what is not finite is dropped.
+        Candidates come best first. In boxes that were `given` there is a hand each: none is
+        dropped.
         """
-        config = self.config
-        joints_px = self._letterbox.to_image(decoded.joints_2d)
-        # A sum is finite only if all its terms are. From here on every number of a hand is.
-        total = scores + boxes_cxcywh.sum(1) + decoded.visibility.sum(1)
-        total = total + decoded.translation_m.sum(1) + decoded.right
-        for values in (joints_px, decoded.joints_m, decoded.vertices_m):
-            total = total + values.sum((1, 2))
-        keep = np.flatnonzero(np.isfinite(total))
-        self.not_finite += len(total) - len(keep)
-        boxes_px = self._letterbox.boxes_to_image(boxes_cxcywh)
-        joints_m, vertices_m = decoded.joints_m[keep], decoded.vertices_m[keep]
+        config, joints_px = self.config, candidates.joints_px
+        boxes_px, confidence = candidates.boxes_px, candidates.visibility
+        joints_m, vertices_m = candidates.joints_m, candidates.vertices_m
         if config.hand_length_m is not None:
             factor = (config.hand_length_m / hand_length(joints_m))[:, None, None]
             joints_m, vertices_m = joints_m * factor, vertices_m * factor
         right, vertices_m, joints_m = agree_on_sides(
-            vertices_m, joints_m, decoded.right[keep], self.faces, self._boundary
+            vertices_m, joints_m, candidates.right, self.faces, self._boundary
         )
+        keep = np.arange(len(candidates))
         if not given:
-            rows = np.arange(len(keep))
             if config.duplicate_similarity is not None:
-                rows = distinct_hands(
-                    joints_px[keep], boxes_px[keep], right >= 0.5, config.duplicate_similarity
+                keep = distinct_hands(
+                    joints_px, boxes_px, right >= 0.5, config.duplicate_similarity
                 )
-            rows = rows[: config.max_hands]
-            keep, right = keep[rows], right[rows]
-            joints_m, vertices_m = joints_m[rows], vertices_m[rows]
-        joints_px, boxes_px = joints_px[keep], boxes_px[keep]
-        confidence = decoded.visibility[keep]
-        network_px: FloatArray | None = None
-        if config.network_placement:
-            network_px = self._projected_px(
-                decoded.joints_m[keep] + decoded.translation_m[keep, None]
-            )
-
+            keep = keep[: config.max_hands]
+            right, joints_m, vertices_m = right[keep], joints_m[keep], vertices_m[keep]
+            joints_px, boxes_px, confidence = joints_px[keep], boxes_px[keep], confidence[keep]
         placed = solve_translation(
             joints_m, joints_px, np.maximum(confidence, 0.05), camera, config.sigma_px
         )
@@ -374,7 +493,7 @@ class HandPipeline:
                     state=TrackState.TRACKED,
                     side='right' if is_right[i] else 'left',
                     side_probability=float(max(right[i], 1 - right[i])),
-                    score=float(scores[row]),
+                    score=float(candidates.scores[row]),
                     box_xyxy_px=boxes_px[i],
                     joints_px=joints_px[i],
                     joint_confidence=confidence[i],
@@ -384,16 +503,18 @@ class HandPipeline:
                     translation_m=translation,
                     translation_covariance_m2=covariance,
                     scale_source=source,
-                    network_joints_px=None if network_px is None else network_px[i],
+                    network_joints_px=candidates.network_px[row]
+                    if config.network_placement
+                    else None,
                 )
             )
         return hands
 
-    def _projected_px(self, points_m: FloatArray) -> FloatArray:
+    def _projected_px(self, points_m: FloatArray, mapping: Mapping) -> FloatArray:
         """Pixels of the image [...,2] of points before the network's virtual camera."""
         size_px = np.array(self.network_hw[::-1])
         plane = points_m[..., :2] / np.maximum(points_m[..., 2:], 1e-3)
-        return self._letterbox.to_image(plane * (size_px.max() / size_px) + 0.5)
+        return mapping.to_image(plane * (size_px.max() / size_px) + 0.5)
 
     def _scale(
         self,

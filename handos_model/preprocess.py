@@ -20,8 +20,28 @@ PADDING_VALUE = 114  # grey, as in the YOLO and RT-DETR families
 ChannelOrder: TypeAlias = Literal['rgb', 'bgr']
 
 
+class Mapping:
+    """From the network's normalised coordinates to pixels of an image."""
+
+    image_hw: tuple[int, int]
+    _from_network: tuple[FloatArray, FloatArray]  # scale and offset [2]
+
+    def to_image(self, points_normalised: FloatArray) -> FloatArray:
+        """Pixels of the image [...,2] of points normalised to the network's input."""
+        scale, offset = self._from_network
+        return np.asarray(points_normalised * scale + offset)
+
+    def boxes_to_image(self, boxes_cxcywh: FloatArray) -> FloatArray:
+        """boxes_xyxy_px [...,4] of the image, from normalised boxes, cut at its border."""
+        centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+        low, high = self.to_image(centre - half), self.to_image(centre + half)
+        limits = np.array(self.image_hw[::-1]) - 0.5
+        pixels = np.concatenate([low, high], axis=-1)
+        return np.asarray(np.minimum(np.maximum(pixels, -0.5), np.tile(limits, 2)))
+
+
 @dataclass(frozen=True)
-class Letterbox:
+class Letterbox(Mapping):
     """Resize an image of one size into the middle of the network's, keeping its aspect.
 
     Content fills `content_hw` of the network's input from row `top` and column `left`; the rest is
@@ -99,29 +119,15 @@ class Letterbox:
             cv2.cvtColor(content, cv2.COLOR_BGR2RGB, dst=content)
 
     @cached_property
-    def _from_network(self) -> tuple[FloatArray, FloatArray]:
-        """Scale and offset [2] from normalised points to pixels of the image."""
+    def _from_network(self) -> tuple[FloatArray, FloatArray]:  # type: ignore[override]
         corner = np.array([self.left, self.top])
         return np.array(self.network_hw[::-1]) / self.scale_xy, -corner / self.scale_xy - 0.5
-
-    def to_image(self, points_normalised: FloatArray) -> FloatArray:
-        """Pixels of the image [...,2] of points normalised to the network's input."""
-        scale, offset = self._from_network
-        return np.asarray(points_normalised * scale + offset)
 
     def to_network(self, points_px: FloatArray) -> FloatArray:
         """Points normalised to the network's input [...,2] of pixels of the image."""
         size = np.array(self.network_hw[::-1])
         offset = np.array([self.left, self.top])
         return np.asarray(((points_px + 0.5) * self.scale_xy + offset) / size)
-
-    def boxes_to_image(self, boxes_cxcywh: FloatArray) -> FloatArray:
-        """boxes_xyxy_px [...,4] of the image, from normalised boxes, cut at its border."""
-        centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
-        low, high = self.to_image(centre - half), self.to_image(centre + half)
-        limits = np.array(self.image_hw[::-1]) - 0.5
-        pixels = np.concatenate([low, high], axis=-1)
-        return np.asarray(np.minimum(np.maximum(pixels, -0.5), np.tile(limits, 2)))
 
     def boxes_to_network(self, boxes_xyxy_px: FloatArray) -> FloatArray:
         """Normalised boxes_cxcywh [...,4] of boxes in pixels of the image."""
@@ -135,3 +141,68 @@ class Letterbox:
         sx, sy = self.scale_xy
         left, top = self.left + (sx - 1) / 2, self.top + (sy - 1) / 2
         return np.array([[sx, 0, left], [0, sy, top], [0, 0, 1]])
+
+
+@dataclass(frozen=True)
+class Closeup(Mapping):
+    """The surroundings of a box, enlarged or reduced so that it fills its part of a window.
+
+    The window lies in an input of `whole_hw` pixels from row and column `corner_px` on; the box
+    gets into its middle, and its longer side becomes `side_px`. What lies beyond the image is grey.
+    """
+
+    image_hw: tuple[int, int]
+    box_xyxy_px: FloatArray  # [4]
+    whole_hw: tuple[int, int]
+    corner_px: tuple[int, int]
+    window_hw: tuple[int, int]
+    side_px: float
+
+    @cached_property
+    def scale(self) -> float:
+        """Pixels of the network's input a pixel of the image."""
+        low, high = self.box_xyxy_px[:2], self.box_xyxy_px[2:]
+        return self.side_px / max(float((high - low).max()), 1.0)
+
+    @cached_property
+    def _offset(self) -> FloatArray:
+        """Where the image's corner gets to, in pixels of the whole input [2]."""
+        middle = np.array(self.corner_px[::-1]) + np.array(self.window_hw[::-1]) / 2
+        centre = (self.box_xyxy_px[:2] + self.box_xyxy_px[2:]) / 2
+        return np.asarray(middle - self.scale * (centre + 0.5))
+
+    @cached_property
+    def _from_network(self) -> tuple[FloatArray, FloatArray]:  # type: ignore[override]
+        size = np.array(self.whole_hw[::-1])
+        return size / self.scale, -self._offset / self.scale - 0.5
+
+    def apply(
+        self, image: ImageArray, buffer: ImageArray, channel_order: ChannelOrder = 'rgb'
+    ) -> None:
+        """Fill the window `buffer` [1,h,w,3] from the image, as RGB.
+
+        What is reduced to less than half is averaged over whole pixels first, as in a letterbox.
+        """
+        height, width = self.window_hw
+        shift = self._offset - np.array(self.corner_px[::-1])
+        low = np.floor(-shift / self.scale).astype(int) - 2  # the image's part that is seen
+        high = np.ceil((np.array([width, height]) - shift) / self.scale).astype(int) + 2
+        low = np.maximum(low, 0)
+        high = np.maximum(np.minimum(high, self.image_hw[::-1]), low + 1)
+        part = image[low[1] : high[1], low[0] : high[0]]
+        pixels = max(1, int(1 / self.scale))  # that become one, each way
+        if pixels > 1:
+            size = np.maximum((high - low) // pixels, 1)
+            pixels = min(pixels, *(high - low))
+            whole = part[: size[1] * pixels, : size[0] * pixels]
+            part = cv2.resize(whole, tuple(size.tolist()), interpolation=cv2.INTER_AREA)
+        # Middle of a pixel of `part` -> middle of one of the window.
+        scale = self.scale * pixels
+        start = self.scale * low + shift + (scale - 1) / 2
+        matrix = np.array([[scale, 0, start[0]], [0, scale, start[1]]])
+        cv2.warpAffine(
+            part, matrix, (width, height), dst=buffer[0], flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT, borderValue=(PADDING_VALUE,) * 3,
+        )  # fmt: skip
+        if channel_order == 'bgr':
+            cv2.cvtColor(buffer[0], cv2.COLOR_BGR2RGB, dst=buffer[0])

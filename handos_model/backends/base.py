@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy.typing as npt
 
 from handos_model.errors import UserError
 from handos_model.hand.model import HandModel
-from handos_model.weights.exported import ExportedWeights, GraphSampling, Precision
+from handos_model.weights.exported import (
+    ExportedWeights,
+    GraphSampling,
+    Precision,
+    WindowPlace,
+)
 
 Array: TypeAlias = npt.NDArray[Any]
 RequestedPrecision: TypeAlias = Literal['auto', 'fp32', 'fp16', 'bf16', 'int8']
@@ -53,6 +59,27 @@ class Engine:
     precision: str
     # The same network's graphs for another input size; None where graphs have one size.
     at_size: Callable[[tuple[int, int]], Engine] | None = None
+    # The same network's graphs for a window of the input; None where there are none.
+    window: WindowEngine | None = None
+
+
+@dataclass
+class WindowEngine:
+    """Graphs that see a window of the input, and answer in the coordinates of the whole."""
+
+    place: WindowPlace
+    size_hw: tuple[int, int]
+    graphs: Engine
+
+
+def with_window(weights: Path, open_graphs: Callable[[ExportedWeights], Engine]) -> Engine:
+    """The graphs of an exported folder, those of its window among them."""
+    engine = open_graphs(ExportedWeights.load(weights))
+    exported = ExportedWeights.load_window(weights)
+    if exported is not None and exported.window is not None:
+        size_hw = exported.input_size_hw
+        engine.window = WindowEngine(exported.window, size_hw, open_graphs(exported))
+    return engine
 
 
 def choose_variant(

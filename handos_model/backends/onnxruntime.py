@@ -16,6 +16,7 @@ from handos_model.backends.base import (
     EngineOptions,
     choose_variant,
     decoder_sizes,
+    with_window,
 )
 from handos_model.backends.choice import usable_cores
 from handos_model.errors import UserError
@@ -115,7 +116,10 @@ def session_options(threads: int | None, hands: int | None = None) -> Any:
 
 def open_with_provider(weights: Path, options: EngineOptions, device: str) -> Engine:
     """The graphs of an exported folder on 'cpu' or 'cuda'."""
-    exported = ExportedWeights.load(weights)
+    return with_window(weights, lambda exported: _open_graphs(exported, options, device))
+
+
+def _open_graphs(exported: ExportedWeights, options: EngineOptions, device: str) -> Engine:
     prefer: Precision = 'fp16' if device == 'cuda' else fastest_on_cpu(exported)
     precision, sampling = choose_variant(exported, options, prefer)
 

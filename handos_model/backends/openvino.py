@@ -18,6 +18,7 @@ from handos_model.backends.base import (
     EngineOptions,
     choose_variant,
     decoder_sizes,
+    with_window,
 )
 from handos_model.backends.choice import usable_cores
 from handos_model.errors import UserError
@@ -100,7 +101,11 @@ def open_engine(weights: Path, options: EngineOptions) -> Engine:
     """
     import openvino as ov
 
-    exported = ExportedWeights.load(weights)
+    core = ov.Core()
+    return with_window(weights, lambda exported: _open_graphs(core, exported, options))
+
+
+def _open_graphs(core: Any, exported: ExportedWeights, options: EngineOptions) -> Engine:
     hint = 'bf16' if options.precision == 'bf16' else 'f32'
     in_file = replace(options, precision='fp32' if hint == 'bf16' else options.precision)
     precision, sampling = choose_variant(exported, in_file, fastest_on_cpu(exported))
@@ -112,7 +117,6 @@ def open_engine(weights: Path, options: EngineOptions) -> Engine:
     }
     if (cache := _cache_folder()) is not None:
         settings['CACHE_DIR'] = cache
-    core = ov.Core()
     detector = OpenVinoGraph(core, exported.path(None, precision, sampling), settings)
     decoders = {
         hands: OpenVinoGraph(core, exported.path(hands, precision, sampling), settings, hands)

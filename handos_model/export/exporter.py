@@ -7,7 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 from unittest.mock import patch
@@ -28,6 +28,7 @@ from handos_model.errors import UserError
 from handos_model.export.half_precision import to_half
 from handos_model.export.half_storage import rounded_weights, store_half
 from handos_model.export.plugin_sampling import sample_by_plugin
+from handos_model.export.shared_weights import share_weights
 from handos_model.network.attention import SAMPLERS
 from handos_model.network.detectors.protocol import Sampler
 from handos_model.network.detectors.sampling import detector_sampling
@@ -39,22 +40,28 @@ from handos_model.network.graphs import (
     build_graphs,
 )
 from handos_model.network.handos import HandOS
+from handos_model.network.lean.dfine import why_not_lean
 from handos_model.network.lean.graphs import lean_graphs
+from handos_model.network.lean.window import Window
 from handos_model.selection import select_instances
 from handos_model.weights.exported import (
     HANDS,
     MANIFEST,
+    WINDOW_MANIFEST,
     ExportedWeights,
     GraphFile,
     GraphSampling,
     Part,
     Precision,
     Storage,
+    WindowPlace,
     graph_file_name,
 )
 from handos_model.weights.store import CONFIG, sha256
 
 MOST_HANDS = 32
+COARSEST_STRIDE = 32
+WINDOW_HANDS = (1, 2)  # the one looked at; two are needed to keep their number open
 PER_HAND = ('queries', 'boxes_cxcywh')  # inputs of a decoder that have a row a hand
 OPSET = 18  # TensorRT computes the GridSample of opset 20 wrongly; 17 is the first with LayerNorm
 Report: TypeAlias = Callable[[str], None]
@@ -71,13 +78,15 @@ _SAMPLERS: dict[GraphSampling, Sampler] = {
 class ExportConfig:
     """What to write: every precision in every sampling, each a detector and a decoder.
 
-    A decoder is compared with torch for each K of `hands`.
+    A decoder is compared with torch for each K of `hands`. Networks that have a lean form also get
+    graphs of a square window in the middle of their input, by which one hand is seen closer.
     """
 
     precisions: tuple[Precision, ...] = ('fp32',)
     samplings: tuple[GraphSampling, ...] = ('grid_sample',)
     hands: tuple[int, ...] = (1, 2, 4)
     storage: Storage = 'fp32'  # fp16 halves the files and computes the same with rounded weights
+    window_px: int = 128  # side; 0, or more than half of the input's area: no such graphs
 
     def __post_init__(self) -> None:
         for name, given, known in (
@@ -104,6 +113,7 @@ class _Case:
     inputs: dict[int | None, Inputs]  # that both are compared on, by K: None for the detector
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
+    is_window: bool = False
 
 
 def export(
@@ -133,13 +143,18 @@ def export(
         )
         if config.storage == 'fp16':
             stack.enter_context(rounded_weights(network))
-        cases = _cases(network, config, images or made_up_images(network.config.input_size_hw))
-        graphs = [
-            graph
-            for sampling in config.samplings
-            for case in cases
-            for graph in _write_case(network, Path(partial), case, sampling, config, report)
-        ]
+        images = images or made_up_images(network.config.input_size_hw)
+
+        def written(
+            cases: list[_Case], samplings: Sequence[GraphSampling] = config.samplings
+        ) -> tuple[GraphFile, ...]:
+            return tuple(
+                graph
+                for sampling in samplings
+                for case in cases
+                for graph in _write_case(network, Path(partial), case, sampling, config, report)
+            )
+
         exported = ExportedWeights(
             folder=folder,
             name=network.config.name,
@@ -148,16 +163,71 @@ def export(
             input_size_hw=network.config.input_size_hw,
             template_hash=str(network.config.template_hash),
             source_sha256=source_sha256,
-            graphs=tuple(graphs),
+            graphs=written(_cases(network, config, images)),
             storage=config.storage,
         )
         (Path(partial) / CONFIG).write_text(network.config.to_json())
         (Path(partial) / MANIFEST).write_text(exported.to_json())
+        place = window_place(network, config.window_px)
+        if place is not None and 'grid_sample' in config.samplings:
+            cases = _window_cases(network, place, config.window_px, images)
+            window = replace(
+                exported,
+                input_size_hw=(config.window_px, config.window_px),
+                graphs=written(cases, ('grid_sample',)),
+                window=place,
+            )
+            (Path(partial) / WINDOW_MANIFEST).write_text(window.to_json())
         folder.mkdir(exist_ok=True)
-        # The manifest goes last: an interrupted move leaves files that the old one refuses.
-        for path in sorted(Path(partial).iterdir(), key=lambda path: path.name == MANIFEST):
+        (folder / WINDOW_MANIFEST).unlink(missing_ok=True)
+        # The manifests go last: an interrupted move leaves files that the old ones refuse.
+        for path in sorted(Path(partial).iterdir(), key=lambda path: path.suffix == '.json'):
             path.replace(folder / path.name)
     return exported
+
+
+def window_place(network: HandOS, side_px: int) -> WindowPlace | None:
+    """Where a square window lies in the network's input; None where it can have none."""
+    height, width = network.config.input_size_hw
+    if why_not_lean(network.detector) is not None or side_px % COARSEST_STRIDE:
+        return None
+    if not 0 < side_px <= min(height, width) or 2 * side_px**2 > height * width:
+        return None
+    top, left = ((size - side_px) // 2 // COARSEST_STRIDE for size in (height, width))
+    return WindowPlace((height, width), (top * COARSEST_STRIDE, left * COARSEST_STRIDE))
+
+
+@torch.no_grad()
+def _window_cases(
+    network: HandOS, place: WindowPlace, side_px: int, images: Sequence[Array]
+) -> list[_Case]:
+    """Compared with themselves in torch: the plain network has no windows."""
+    detector, decoder = build_graphs(network)
+    window = Window.at(decoder.spatial_shapes, place, (side_px, side_px))
+    lean_detector, lean_decoder = lean_graphs(detector, decoder, window)
+    (top, left), side = place.corner_px, side_px
+    frames = tuple(
+        (torch.from_numpy(image[top : top + side, left : left + side].copy())[None],)
+        for image in images
+    )
+    found = [lean_detector(*frame) for frame in frames]
+    decoded: dict[int | None, Inputs] = {K: tuple(_of_hands(found, K)) for K in WINDOW_HANDS}
+    of_detector = (DETECTOR_INPUTS, DETECTOR_OUTPUTS)
+    of_decoder = (DECODER_INPUTS, DECODER_OUTPUTS)
+    return [
+        _Case('detector', lean_detector, lean_detector, frames[0], {None: frames}, *of_detector,
+              is_window=True),
+        _Case('decoder', lean_decoder, lean_decoder, decoded[2][0], decoded, *of_decoder,
+              is_window=True),
+    ]  # fmt: skip
+
+
+def _of_hands(found: Sequence[tuple[Tensor, ...]], hands: int) -> Iterator[tuple[Tensor, ...]]:
+    """A decoder's inputs for K `hands` from each of a detector's outputs."""
+    for features, queries, boxes, scores in found:
+        best = select_instances(scores[0].numpy(), boxes[0].numpy(), 0.0, max_hands=hands)
+        rows = torch.from_numpy(np.resize(best, hands))
+        yield features, queries[0, rows], boxes[0, rows]
 
 
 @torch.no_grad()
@@ -166,16 +236,11 @@ def _cases(network: HandOS, config: ExportConfig, images: Sequence[Array]) -> li
     lean_detector, lean_decoder = lean_graphs(detector, decoder)
     frames = tuple((torch.from_numpy(image)[None],) for image in images)
     found = [detector(*frame) for frame in frames]
-
-    def of_hands(hands: int) -> Iterator[tuple[Tensor, ...]]:
-        for features, queries, boxes, scores in found:
-            best = select_instances(scores[0].numpy(), boxes[0].numpy(), 0.0, max_hands=hands)
-            rows = torch.from_numpy(np.resize(best, hands))
-            yield features, queries[0, rows], boxes[0, rows]
-
     # A size of 1 would be traced as the constant that it is, and any of several stays open.
-    traced = next(of_hands(2))
-    decoded: dict[int | None, Inputs] = {K: tuple(of_hands(K)) for K in sorted(config.hands)}
+    traced = next(_of_hands(found, 2))
+    decoded: dict[int | None, Inputs] = {
+        K: tuple(_of_hands(found, K)) for K in sorted(config.hands)
+    }
     of_detector = (DETECTOR_INPUTS, DETECTOR_OUTPUTS)
     of_decoder = (DECODER_INPUTS, DECODER_OUTPUTS)
     return [
@@ -197,10 +262,15 @@ def _write_case(
         model = to_onnx(traced, case.traced, case.input_names, case.output_names)
     written = []
     for precision in config.precisions:
-        path = folder / graph_file_name(case.part, precision, sampling)
+        path = folder / graph_file_name(case.part, precision, sampling, case.is_window)
         variant = model if precision == 'fp32' else to_half(model)
-        onnx.save(variant if config.storage == 'fp32' else store_half(variant), path)
-        operators = Counter(node.op_type for node in onnx.load(path).graph.node)
+        variant = variant if config.storage == 'fp32' else store_half(variant)
+        if case.is_window:
+            variant = share_weights(
+                variant, folder / graph_file_name(case.part, precision, sampling)
+            )
+        onnx.save(variant, path)
+        operators = Counter(node.op_type for node in variant.graph.node)
         for hands in case.inputs:
             parity = {} if sampling == 'plugin' else _parity(case, hands, path, network)
             told = ', '.join(f'{name} {value:.3g}' for name, value in parity.items())

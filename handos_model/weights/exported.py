@@ -11,6 +11,7 @@ from handos_model.errors import UserError
 from handos_model.weights.store import sha256
 
 MANIFEST = 'manifest.json'
+WINDOW_MANIFEST = 'window.json'  # of the graphs that see a window of the input; not all have them
 FORMAT_VERSION = 3
 HANDS = 'hands'  # name of the size K of a decoder's inputs, which whoever opens the file fixes
 
@@ -34,6 +35,14 @@ class GraphFile:
     sampling: GraphSampling
     operators: dict[str, int]
     parity: dict[str, float] = field(default_factory=dict)  # against torch, see exporter.py
+
+
+@dataclass(frozen=True)
+class WindowPlace:
+    """Where a window's pixels lie in the whole input, in whose coordinates its graphs answer."""
+
+    whole_hw: tuple[int, int]
+    corner_px: tuple[int, int]  # row and column of the window's first pixel
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class ExportedWeights:
     graphs: tuple[GraphFile, ...]
     storage: Storage = 'fp32'
     gates: tuple[AccuracyGate, ...] = ()
+    window: WindowPlace | None = None  # None: these graphs see the whole input
 
     @classmethod
     def load(cls, folder: Path) -> ExportedWeights:
@@ -77,12 +87,21 @@ class ExportedWeights:
 
         Raises UserError where the folder is no export, or of a newer format.
         """
-        path = folder / MANIFEST
+        return cls._read(folder, folder / MANIFEST)
+
+    @classmethod
+    def load_window(cls, folder: Path) -> ExportedWeights | None:
+        """The graphs that see a window of the input, None where there are none."""
+        path = folder / WINDOW_MANIFEST
+        return cls._read(folder, path) if path.is_file() else None
+
+    @classmethod
+    def _read(cls, folder: Path, path: Path) -> ExportedWeights:
         try:
             values: dict[str, Any] = json.loads(path.read_text())
         except FileNotFoundError:
             raise UserError(
-                f'{folder} has no {MANIFEST}: export the weights first '
+                f'{folder} has no {path.name}: export the weights first '
                 '(handos export WEIGHTS --out DIR)'
             ) from None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -97,15 +116,25 @@ class ExportedWeights:
             values['graphs'] = tuple(GraphFile(**graph) for graph in values['graphs'])
             values['gates'] = tuple(AccuracyGate(**gate) for gate in values.pop('gates', ()))
             values['input_size_hw'] = tuple(values['input_size_hw'])
+            if (place := values.pop('window', None)) is not None:
+                place = WindowPlace(tuple(place['whole_hw']), tuple(place['corner_px']))
+            values['window'] = place
             return cls(folder=folder, **values)
         except (KeyError, TypeError) as error:
             raise UserError(f'{path} is malformed ({error}): export the weights again') from None
 
     def to_json(self) -> str:
-        """The text of `manifest.json`."""
+        """The text of `manifest`."""
         values = asdict(self)
         del values['folder']
+        if self.window is None:
+            del values['window']
         return json.dumps({'format': FORMAT_VERSION, **values}, indent=2, sort_keys=True) + '\n'
+
+    @property
+    def manifest(self) -> Path:
+        """The file that lists these graphs."""
+        return self.folder / (MANIFEST if self.window is None else WINDOW_MANIFEST)
 
     def gate(self, precision: Precision) -> AccuracyGate | None:
         """The gate that the graphs in `precision` passed."""
@@ -134,7 +163,8 @@ class ExportedWeights:
             if (graph.hands, graph.precision, graph.sampling) == wanted:
                 break
         else:
-            name = graph_file_name('detector' if hands is None else 'decoder', precision, sampling)
+            part: Part = 'detector' if hands is None else 'decoder'
+            name = graph_file_name(part, precision, sampling, self.window is not None)
             raise UserError(
                 f'{self.folder} has no {name}: export it '
                 f'(handos export WEIGHTS --out DIR --precision {precision} --sampling {sampling})'
@@ -147,9 +177,11 @@ class ExportedWeights:
         return path
 
 
-def graph_file_name(part: Part, precision: Precision, sampling: GraphSampling) -> str:
+def graph_file_name(
+    part: Part, precision: Precision, sampling: GraphSampling, window: bool = False
+) -> str:
     """`detector.onnx`, `decoder.onnx`, and with suffixes where not FP32 and GridSample."""
-    stem: str = part
+    stem: str = part + ('_window' if window else '')
     stem += '' if precision == 'fp32' else f'_{precision}'
     stem += '' if sampling == 'grid_sample' else f'_{sampling}'
     return f'{stem}.onnx'

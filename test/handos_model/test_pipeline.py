@@ -219,7 +219,7 @@ def test_stage_times_add_up() -> None:
     times = pipeline.times
     parts = (times.preprocess, times.detector, times.select, times.decoder, times.solve)
     assert all(part > 0 for part in parts)
-    assert times.total == pytest.approx(sum(parts) + times.track)
+    assert times.total == pytest.approx(sum(parts) + times.track + times.closer)
 
 
 def test_inputs_that_do_not_fit_are_refused_in_words() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from handos_model.network.detectors.protocol import SpatialShapes
+from handos_model.network.lean.window import Window
 
 
 class Atlas(nn.Module):
@@ -26,8 +26,9 @@ class Atlas(nn.Module):
     low: Tensor  # [columns]
     high: Tensor  # [columns]
 
-    def __init__(self, shapes: SpatialShapes, heads: int, points: int) -> None:
+    def __init__(self, window: Window, heads: int, points: int) -> None:
         super().__init__()
+        shapes = window.shapes
         self.heads, self.columns = heads, heads * len(shapes) * points * 2
         total = sum(h * w for h, w in shapes)
         corners, below = [(0, 0)], 0
@@ -39,12 +40,14 @@ class Atlas(nn.Module):
         rows = torch.full((self.height, self.width), total)  # where nothing is: the row of zeros
         start, scales, offsets, lows, highs = 0, [], [], [], []
         size = torch.tensor([self.width, self.height]).double()
-        for (h, w), (top, left) in zip(shapes, corners, strict=True):
+        levels = zip(shapes, corners, window.whole, window.corners, strict=True)
+        for (h, w), (top, left), whole_hw, (first_row, first_column) in levels:
             rows[top : top + h, left : left + w] = torch.arange(start, start + h * w).view(h, w)
             start += h * w
             corner, extent = torch.tensor([left, top]), torch.tensor([w, h])
-            scales.append(2 * extent / size)
-            offsets.append(2 * corner / size - 1)
+            before = torch.tensor([first_column, first_row])  # cells of the level left out
+            scales.append(2 * torch.tensor(whole_hw[::-1]) / size)
+            offsets.append(2 * (corner - before) / size - 1)
             lows.append((2 * corner - 1) / size - 1)
             highs.append((2 * (corner + extent) + 1) / size - 1)
 

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from handos_model.network.attention import DeformableAttention, attention_groups
 from handos_model.network.decoder import InteractiveDecoder
-from handos_model.network.detectors.protocol import SpatialShapes
 from handos_model.network.heads import HAND_EXTENT_M, RESIDUAL_UNIT_M
 from handos_model.network.joint_maps import DEPTH_UNIT_M, OUTSIDE, SHARPNESS, WINDOW, JointMaps
 from handos_model.network.lean.atlas import Atlas
 from handos_model.network.lean.attention import LeanSelfAttention
+from handos_model.network.lean.window import Window
 from handos_model.types import NUM_JOINTS, NUM_VERTICES, ROOT_JOINT
 
 J = NUM_JOINTS
@@ -41,13 +41,13 @@ class LeanDecoder(nn.Module):
     def __init__(
         self,
         decoder: InteractiveDecoder,
-        shapes: SpatialShapes,
+        window: Window,
         image_size_hw: tuple[int, int],
     ) -> None:
         super().__init__()
         config, self.plain = decoder.config, decoder
-        self.atlas = Atlas(shapes, config.heads, config.points)
-        self.maps = LeanMaps(decoder.joint_maps, shapes[0]) if decoder.joint_maps else None
+        self.atlas = Atlas(window, config.heads, config.points)
+        self.maps = LeanMaps(decoder.joint_maps, window) if decoder.joint_maps else None
         lifting: Any = decoder.lifting
         matrix = torch.cat([torch.eye(J), lifting.matrix])
         sizes = torch.cat(
@@ -245,10 +245,10 @@ class LeanMaps(nn.Module):
     cells: Tensor  # [2,h*w] middles
     cell: Tensor  # [2] size of one
 
-    def __init__(self, maps: JointMaps, shape: tuple[int, int]) -> None:
+    def __init__(self, maps: JointMaps, window: Window) -> None:
         super().__init__()
-        self.plain, self.shape = maps, shape
-        h, w = shape
+        self.plain, self.shape = maps, window.shapes[0]
+        h, w = window.whole[0]
         x, y = (torch.arange(w) + 0.5) / w, (torch.arange(h) + 0.5) / h
         cells = torch.stack([x[None].expand(h, -1), y[:, None].expand(-1, w)], dim=-1)
         joints, depths = maps.joint_head, maps.depth_head
@@ -256,7 +256,7 @@ class LeanMaps(nn.Module):
         for name, value in (
             ('weight', torch.cat([SHARPNESS * joints.weight, depths.weight])),
             ('bias', torch.cat([SHARPNESS * joints.bias, depths.bias])),
-            ('cells', cells.reshape(-1, 2).t().contiguous()),
+            ('cells', cells.reshape(-1, 2)[window.cells(0)].t().contiguous()),
             ('cell', torch.tensor([1 / w, 1 / h])),
         ):
             self.register_buffer(name, value.detach(), persistent=False)

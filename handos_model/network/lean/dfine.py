@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handos_model.network.detectors.dfine import DFineDetector, LiteBackbone
-from handos_model.network.detectors.protocol import DetectorOutput, SpatialShapes, flatten_maps
+from handos_model.network.detectors.protocol import DetectorOutput, flatten_maps
 from handos_model.network.lean.atlas import Atlas
 from handos_model.network.lean.attention import LeanSelfAttention
+from handos_model.network.lean.window import Window
 
 PIXEL_MEAN, PIXEL_STD = 127.0, 128.0  # of EfficientNet-Lite
+CELLS_A_QUERY = 16  # of a window, which holds a hand or two: they need few queries
 
 
 def why_not_lean(detector: Any) -> str | None:
@@ -48,24 +50,28 @@ class LeanDFine(nn.Module):
     valid: Tensor | None  # [L,1]; None where all are
 
     @torch.no_grad()
-    def __init__(self, detector: DFineDetector, shapes: SpatialShapes) -> None:
+    def __init__(self, detector: DFineDetector, window: Window) -> None:
         super().__init__()
         whole: Any = detector.model
         model = whole.model
-        self.model, self.shapes, self.scores = model, shapes, detector.scores
-        self.encoder = _lean_encoder(model.encoder, shapes)
+        self.model, self.scores = model, detector.scores
+        self.num_queries = model.config.num_queries
+        if window.is_part:
+            self.num_queries = min(self.num_queries, len(window.tokens()) // CELLS_A_QUERY)
+        self.encoder = _lean_encoder(model.encoder, window)
         self.backbone = model.backbone
         self.pixel_mean, self.pixel_std = 0.0, 255.0
         if isinstance(model.backbone, LiteBackbone):
             self.pixel_mean, self.pixel_std = PIXEL_MEAN, 1.0
             self.backbone = copy.deepcopy(model.backbone)
             self.backbone.net.stem.weight /= PIXEL_STD
-        anchors, valid = model.generate_anchors(tuple(shapes))
-        self.register_buffer('anchors', anchors[0], persistent=False)
-        mask = None if valid.all() else valid[0].float()
+        anchors, valid = model.generate_anchors(tuple(window.whole))
+        anchors, valid = anchors[0, window.tokens()], valid[0, window.tokens()]
+        self.register_buffer('anchors', anchors, persistent=False)
+        mask = None if valid.all() else valid.float()
         self.register_buffer('valid', mask, persistent=False)
         attention = model.decoder.layers[0].encoder_attn
-        self.atlas = Atlas(shapes, attention.n_heads, attention.num_points_list[0])
+        self.atlas = Atlas(window, attention.n_heads, attention.num_points_list[0])
         self.layers = nn.ModuleList(
             LeanDFineLayer(layer, self.atlas) for layer in model.decoder.layers
         )
@@ -89,7 +95,7 @@ class LeanDFine(nn.Module):
         head = model.enc_score_head
         # Weights on the left: a product of one column is slow.
         scores = torch.addmm(head.bias[:, None], head.weight, considered.t())
-        _, chosen = scores.amax(0).topk(model.config.num_queries)
+        _, chosen = scores.amax(0).topk(self.num_queries)
         initial = considered.index_select(0, chosen)
         boxes = model.enc_bbox_head(initial) + self.anchors.index_select(0, chosen)
         boxes = boxes.sigmoid()
@@ -224,13 +230,14 @@ class LeanAifi(nn.Module):
 
     position: Tensor  # [h*w,d]
 
-    def __init__(self, plain: Any, shape: tuple[int, int]) -> None:
+    def __init__(self, plain: Any, window: Window, level: int) -> None:
         super().__init__()
         self.layers = plain.layers
         self.attention = nn.ModuleList(_lean_attention(layer.self_attn) for layer in plain.layers)
         device, dtype = plain.layers[0].mlp.layers[0].weight.device, torch.float32
-        position = plain.position_embedding(shape[1], shape[0], device, dtype)
-        self.register_buffer('position', position[0], persistent=False)
+        height, width = window.whole[level]
+        position = plain.position_embedding(width, height, device, dtype)[0]
+        self.register_buffer('position', position[window.cells(level)], persistent=False)
 
     def forward(self, level: Tensor) -> Tensor:
         rows = level[0].flatten(1).t()
@@ -245,10 +252,10 @@ def _lean_attention(plain: Any) -> LeanSelfAttention:
     return LeanSelfAttention(plain.q_proj, plain.k_proj, plain.v_proj, plain.o_proj, heads)
 
 
-def _lean_encoder(encoder: Any, shapes: SpatialShapes) -> Any:
+def _lean_encoder(encoder: Any, window: Window) -> Any:
     encoder = copy.deepcopy(encoder)
     for i, level in enumerate(encoder.encode_proj_layers):
-        encoder.aifi[i] = LeanAifi(encoder.aifi[i], shapes[level])
+        encoder.aifi[i] = LeanAifi(encoder.aifi[i], window, level)
     for module in list(encoder.modules()):
         for name, child in list(module.named_children()):
             if type(child).__name__ == 'DFineRepVggBlock':

@@ -9,14 +9,15 @@ from handos_model.network.graphs import DecoderGraph, DetectorGraph, detector_ou
 from handos_model.network.handos import HandOS
 from handos_model.network.lean.decoder import LeanDecoder
 from handos_model.network.lean.dfine import LeanDFine, why_not_lean
+from handos_model.network.lean.window import Window
 
 
 class LeanDetectorGraph(nn.Module):
     """See `graphs.DetectorGraph`."""
 
-    def __init__(self, network: HandOS, shapes: tuple[tuple[int, int], ...]) -> None:
+    def __init__(self, network: HandOS, window: Window) -> None:
         super().__init__()
-        self.detector = LeanDFine(network.detector, shapes)  # type: ignore[arg-type]
+        self.detector = LeanDFine(network.detector, window)  # type: ignore[arg-type]
         self.side_tuning = network.side_tuning
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -26,11 +27,14 @@ class LeanDetectorGraph(nn.Module):
 
 
 @torch.no_grad()
-def lean_graphs(detector: DetectorGraph, decoder: DecoderGraph) -> tuple[nn.Module, nn.Module]:
+def lean_graphs(
+    detector: DetectorGraph, decoder: DecoderGraph, window: Window | None = None
+) -> tuple[nn.Module, nn.Module]:
     """The lean form of both graphs; where there is none, the graph itself."""
-    network, shapes = decoder.network, decoder.spatial_shapes
+    network = decoder.network
+    window = window or Window.everything(decoder.spatial_shapes)
     lean_detector: nn.Module = detector
     if why_not_lean(network.detector) is None:
-        lean_detector = LeanDetectorGraph(network, shapes)
-    lean_decoder = LeanDecoder(network.decoder, shapes, network.config.input_size_hw)
+        lean_detector = LeanDetectorGraph(network, window)
+    lean_decoder = LeanDecoder(network.decoder, window, network.config.input_size_hw)
     return lean_detector.eval(), lean_decoder.eval()
