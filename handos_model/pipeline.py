@@ -7,79 +7,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from handos_model.backends.base import Engine, EngineOptions, WindowEngine
 from handos_model.backends.choice import choose_backend, open_engine
+from handos_model.candidates import CandidateDecoder, Candidates
 from handos_model.config import HandOSConfig
 from handos_model.errors import UserError
 from handos_model.geometry.boxes import cxcywh_to_xyxy, pairwise_iou
-from handos_model.geometry.placement import (
-    Translation,
-    agree_on_sides,
-    boundary_vertices,
-    depth_scale,
-    solve_translation,
-    wrist_rotation,
-)
 from handos_model.hand.model import HandModel
-from handos_model.postprocess import distinct_hands, hand_length
-from handos_model.preprocess import PADDING_VALUE, ChannelOrder, Closeup, Letterbox, Mapping
+from handos_model.pipeline_config import PipelineConfig
+from handos_model.placing import HandPlacer
+from handos_model.postprocess import lies_over
+from handos_model.preprocess import PADDING_VALUE, ChannelOrder, Closeup, Letterbox
 from handos_model.selection import select_instances
-from handos_model.types import Camera, FloatArray, Hand, ImageArray, ScaleSource, TrackState
+from handos_model.types import Camera, FloatArray, Hand, ImageArray
 from handos_model.weights.store import check_template, find_weights, load_config
+
+__all__ = ['HandPipeline', 'PipelineConfig', 'StageTimes']
 
 MAX_SIZES = 4  # kept graphs of other input sizes
 HAND_IN_WINDOW = 0.66  # of a window's side, for the longer side of the box that is looked at
-DECODED = ('joints_2d', 'visibility', 'vertices_m', 'joints_m', 'translation_m', 'right')
 SAME_HAND = 0.3  # IoU of a box and what is found in its window
-
-
-@dataclass(frozen=True)
-class PipelineConfig:
-    """What counts as a hand, and how far its metres are believed.
-
-    The defaults are a robot's: `paper()` has those of the paper's evaluation.
-    """
-
-    score_threshold: float = 0.3
-    nms_threshold: float = 0.9  # IoU of boxes; loose, because crossed hands share a box
-    # Hands whose 2D joints agree more than this are one hand found twice, and a hand over a surer
-    # one of the same side is a part of it; None keeps all. A robot that is shown one hand twice
-    # plans for two; two real hands never agree joint by joint.
-    duplicate_similarity: float | None = 0.5
-    max_hands: int = 4
-    # Hands whose longer side is less in the network's input are looked at again, enlarged: they
-    # cost a second, smaller run each. None leaves them as they are.
-    closer_below_px: float | None = 60.0
-    sigma_px: float = 2.0  # noise of the network's 2D joints
-    # Relative spread of adult hand lengths, which one image cannot see past: it scales the
-    # position along the ray, and is part of the covariance.
-    hand_length_sigma: float = 0.06
-    hand_length_m: float | None = None  # this user's, wrist to tip of the middle finger
-    network_placement: bool = False  # fill `Hand.network_joints_px`, which only evaluation wants
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.score_threshold <= 1 or not 0 <= self.nms_threshold <= 1:
-            raise UserError('score_threshold and nms_threshold must be within 0 and 1')
-        if self.max_hands < 1:
-            raise UserError(f'max_hands={self.max_hands} must be at least 1')
-        if self.hand_length_m is not None and not 0.08 <= self.hand_length_m <= 0.3:
-            raise UserError(
-                f'hand_length_m={self.hand_length_m} must be metres from the wrist to the tip of '
-                'the middle finger, 0.08 to 0.3'
-            )
-
-    @classmethod
-    def paper(cls, max_hands: int = 32) -> PipelineConfig:
-        """Section 4.1: score 0.1, NMS 0.9, nothing else suppressed, every hand seen once."""
-        return cls(
-            score_threshold=0.1,
-            duplicate_similarity=None,
-            closer_below_px=None,
-            max_hands=max_hands,
-            network_placement=True,
-        )
 
 
 @dataclass
@@ -106,28 +54,6 @@ class StageTimes:
     def other(self) -> float:
         """All that is not the network."""
         return self.preprocess + self.select + self.solve + self.closer + self.track
-
-
-@dataclass
-class _Candidates:
-    """What the decoder says of N hands, in pixels of the image; every number is finite."""
-
-    scores: FloatArray  # [N]
-    boxes_px: FloatArray  # [N,4] xyxy
-    joints_px: FloatArray  # [N,21,2]
-    visibility: FloatArray  # [N,21]
-    vertices_m: FloatArray  # [N,778,3]
-    joints_m: FloatArray  # [N,21,3]
-    right: FloatArray  # [N]
-    network_px: FloatArray  # [N,21,2] joints_m before the network's own camera
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    @classmethod
-    def joined(cls, parts: list[_Candidates]) -> _Candidates:
-        fields = [list(vars(part).values()) for part in parts]
-        return cls(*(np.concatenate(values) for values in zip(*fields, strict=True)))
 
 
 class HandPipeline:
@@ -175,15 +101,13 @@ class HandPipeline:
         self.engine = engine
         self.faces = hand_model.faces
         self.times = StageTimes()
-        self.not_finite = 0
         self._network = network
         self.network_hw = network.input_size_hw
         self._engines = {network.input_size_hw: engine}
-        self._boundary = boundary_vertices(hand_model.faces)
+        self._decoder = CandidateDecoder()
+        self._placer = HandPlacer(self.config, hand_model)
         self._letterbox = Letterbox(network.input_size_hw, network.input_size_hw)
         self._input = self._letterbox.buffer()
-        self._queries: dict[int, FloatArray] = {}
-        self._boxes: dict[int, FloatArray] = {}
         self._window_input: ImageArray | None = None
         if engine.window is not None:
             self._window_input = np.full((1, *engine.window.size_hw, 3), PADDING_VALUE, np.uint8)
@@ -194,21 +118,18 @@ class HandPipeline:
         """What runs the network, as a person reads it."""
         return self.engine.name
 
+    @property
+    def not_finite(self) -> int:
+        """Candidates of the last image that were left out, because the network returned NaN or
+        infinity for them."""
+        return self._decoder.not_finite
+
     def warm_up(self, runs: int = 2) -> None:
         """Run every graph, so that the first frame is as fast as the others."""
         for _ in range(runs):
-            self._run_all(self.engine, self._input)
-            if self.engine.window is not None:
-                self._run_all(self.engine.window.graphs, self._window_input)
-
-    def _run_all(self, engine: Engine, image: ImageArray | None) -> None:
-        found = engine.detector.infer({'image': image})
-        for hands, decoder in engine.decoders.items():
-            queries, boxes = self._decoder_inputs(hands, found['queries'].shape[-1])
-            boxes[:] = 0.5
-            decoder.infer(
-                {'features': found['features'], 'queries': queries, 'boxes_cxcywh': boxes}
-            )
+            self._decoder.warm_up(self.engine, self._input)
+            if self.engine.window is not None and self._window_input is not None:
+                self._decoder.warm_up(self.engine.window.graphs, self._window_input)
 
     def __call__(
         self,
@@ -216,13 +137,15 @@ class HandPipeline:
         camera: Camera,
         depth_m: FloatArray | None = None,
         channel_order: ChannelOrder = 'rgb',
+        *,
+        besides_px: FloatArray | None = None,
     ) -> list[Hand]:
         """Hands in uint8 image [H,W,3], in the optical frame of `camera`.
 
-        `depth_m` [H,W] is an aligned depth image in metres (0 or NaN where unknown). `self.times`
-        says what each part took, `self.not_finite` how many candidates were left out because the
-        network returned NaN or infinity for them. Raises UserError where image, camera and depth
-        do not fit each other.
+        `depth_m` [H,W] is an aligned depth image in metres (0 or NaN where unknown). Hands in the
+        boxes `besides_px` [N,4] are known already, and left out. `self.times`
+        says what each part took. Raises UserError where image, camera and depth do not fit each
+        other.
         """
         self._check(image, camera, depth_m)
         marks = [time.perf_counter()]
@@ -235,17 +158,20 @@ class HandPipeline:
         found = self.engine.detector.infer({'image': self._input})
         mark()
         scores, boxes = found['scores'][0], found['boxes_cxcywh'][0]
-        self.not_finite = int(np.isnan(scores).sum())
+        self._decoder.not_finite = int(np.isnan(scores).sum())
         config = self.config
         chosen = select_instances(
             scores, boxes, config.score_threshold, config.nms_threshold, self._most_candidates()
         )
+        if besides_px is not None and len(chosen):
+            own = self._letterbox.boxes_to_image(boxes[chosen])
+            chosen = chosen[~lies_over(own, besides_px)]
         mark()
-        candidates = self._decode(self.engine, self._letterbox, found, chosen)
+        candidates = self._decoder(self.engine, self._letterbox, found, chosen)
         mark()
         hands: list[Hand] = []
         if candidates is not None:
-            hands = self._place(candidates, camera, depth_m)
+            hands = self._placer(candidates, camera, depth_m)
         mark()
         hands = self._closer(hands, image, camera, depth_m, channel_order)
         mark()
@@ -268,11 +194,22 @@ class HandPipeline:
         """The hand about each of the boxes [N,4], enlarged or reduced to one size; None where
         there is none any more. Raises UserError where these weights have no graphs for it."""
         self._check(image, camera, depth_m)
+        self._decoder.not_finite = 0
+        return self._looks(image, camera, boxes_xyxy_px, depth_m, channel_order)
+
+    def _looks(
+        self,
+        image: ImageArray,
+        camera: Camera,
+        boxes_xyxy_px: FloatArray,
+        depth_m: FloatArray | None,
+        channel_order: ChannelOrder,
+    ) -> list[Hand | None]:
         window, view = self.engine.window, self._window_input
         if window is None or view is None:
             raise UserError('these weights have no graphs of a window: export them again')
         seen: list[int] = []
-        parts: list[_Candidates] = []
+        parts: list[Candidates] = []
         for index, box in enumerate(np.asarray(boxes_xyxy_px, np.float64)):
             part = self._look(window, view, image, box, channel_order)
             if part is not None and len(part):
@@ -280,7 +217,7 @@ class HandPipeline:
                 parts.append(part)
         hands: list[Hand | None] = [None] * len(boxes_xyxy_px)
         if parts:
-            placed = self._place(_Candidates.joined(parts), camera, depth_m, given=True)
+            placed = self._placer(Candidates.joined(parts), camera, depth_m, given=True)
             for index, hand in zip(seen, placed, strict=True):
                 hands[index] = hand
         return hands
@@ -292,7 +229,7 @@ class HandPipeline:
         image: ImageArray,
         box_xyxy_px: FloatArray,
         channel_order: ChannelOrder,
-    ) -> _Candidates | None:
+    ) -> Candidates | None:
         closeup = Closeup(
             (image.shape[0], image.shape[1]), box_xyxy_px, window.place.whole_hw,
             window.place.corner_px, window.size_hw, HAND_IN_WINDOW * min(window.size_hw),
@@ -306,7 +243,7 @@ class HandPipeline:
         best = int(likely.argmax())
         if likely[best] < 0:
             return None
-        return self._decode(window.graphs, closeup, found, np.array([best]))
+        return self._decoder(window.graphs, closeup, found, np.array([best]))
 
     def _closer(
         self,
@@ -324,7 +261,7 @@ class HandPipeline:
         sides_px = (boxes[:, 2:] - boxes[:, :2]).max(1) * self._letterbox.scale_xy.min()
         small = np.flatnonzero(sides_px < self.config.closer_below_px)
         if len(small):
-            looks = self.look(image, camera, boxes[small], depth_m, channel_order)
+            looks = self._looks(image, camera, boxes[small], depth_m, channel_order)
             for index, hand in zip(small, looks, strict=True):
                 if hand is not None:
                     hands[index] = replace(hand, score=hands[index].score)
@@ -347,9 +284,9 @@ class HandPipeline:
             queries=found['queries'][:, rows],
             boxes_cxcywh=wanted[None],
         )
-        candidates = self._decode(self.engine, self._letterbox, chosen, np.arange(len(rows)))
+        candidates = self._decoder(self.engine, self._letterbox, chosen, np.arange(len(rows)))
         assert candidates is not None
-        return self._place(candidates, camera, None, given=True)
+        return self._placer(candidates, camera, None, given=True)
 
     def _most_candidates(self) -> int:
         """Duplicates are only known once they are decoded, so more than `max_hands` are."""
@@ -390,151 +327,3 @@ class HandPipeline:
             self._engines[network_hw] = make(network_hw)
         self.network_hw, self.engine = network_hw, self._engines[network_hw]
         self._input = np.empty((1, *network_hw, 3), np.uint8)
-
-    def _decoder_inputs(self, hands: int, width: int) -> tuple[FloatArray, FloatArray]:
-        if hands not in self._queries:
-            self._queries[hands] = np.zeros((hands, width), np.float32)
-            self._boxes[hands] = np.full((hands, 4), 0.5, np.float32)
-        return self._queries[hands], self._boxes[hands]
-
-    def _decode(
-        self,
-        engine: Engine,
-        mapping: Mapping,
-        found: dict[str, npt.NDArray[np.float32]],
-        chosen: npt.NDArray[np.int64],
-    ) -> _Candidates | None:
-        """Run the smallest decoder that holds all candidates, or the largest several times.
-
-        What is not finite is left out, and counted. None where nothing was chosen.
-        """
-        if len(chosen) == 0:
-            return None
-        sizes = sorted(engine.decoders)
-        parts = []
-        for start in range(0, len(chosen), sizes[-1]):
-            rows = chosen[start : start + sizes[-1]]
-            hands = next(size for size in sizes if size >= len(rows))
-            queries, boxes = self._decoder_inputs(hands, found['queries'].shape[-1])
-            queries[: len(rows)] = found['queries'][0, rows]
-            boxes[: len(rows)] = found['boxes_cxcywh'][0, rows]
-            boxes[len(rows) :] = 0.5  # padding: any sound box
-            outputs = engine.decoders[hands].infer(
-                {'features': found['features'], 'queries': queries, 'boxes_cxcywh': boxes}
-            )
-            parts.append([outputs[name][: len(rows)].copy() for name in DECODED])
-        joints_2d, visibility, vertices_m, joints_m, translation_m, right = (
-            np.concatenate(values) for values in zip(*parts, strict=True)
-        )
-        scores, boxes = found['scores'][0, chosen], found['boxes_cxcywh'][0, chosen]
-        joints_px = mapping.to_image(joints_2d)
-        # A sum is finite only if all its terms are. From here on every number of a hand is.
-        total = scores + boxes.sum(1) + visibility.sum(1) + translation_m.sum(1) + right
-        for values in (joints_px, joints_m, vertices_m):
-            total = total + values.sum((1, 2))
-        keep = np.isfinite(total)
-        self.not_finite += int((~keep).sum())
-        joints_m, translation_m = joints_m[keep], translation_m[keep, None]
-        return _Candidates(
-            scores=scores[keep],
-            boxes_px=mapping.boxes_to_image(boxes[keep]),
-            joints_px=joints_px[keep],
-            visibility=visibility[keep],
-            vertices_m=vertices_m[keep],
-            joints_m=joints_m,
-            right=right[keep],
-            network_px=self._projected_px(joints_m + translation_m, mapping),
-        )
-
-    def _place(
-        self,
-        candidates: _Candidates,
-        camera: Camera,
-        depth_m: FloatArray | None,
-        *,
-        given: bool = False,
-    ) -> list[Hand]:
-        """Tell the sides, drop duplicates, solve for the camera.
-
-        Candidates come best first. In boxes that were `given` there is a hand each: none is
-        dropped.
-        """
-        config, joints_px = self.config, candidates.joints_px
-        boxes_px, confidence = candidates.boxes_px, candidates.visibility
-        joints_m, vertices_m = candidates.joints_m, candidates.vertices_m
-        if config.hand_length_m is not None:
-            factor = (config.hand_length_m / hand_length(joints_m))[:, None, None]
-            joints_m, vertices_m = joints_m * factor, vertices_m * factor
-        right, vertices_m, joints_m = agree_on_sides(
-            vertices_m, joints_m, candidates.right, self.faces, self._boundary
-        )
-        keep = np.arange(len(candidates))
-        if not given:
-            if config.duplicate_similarity is not None:
-                keep = distinct_hands(
-                    joints_px, boxes_px, right >= 0.5, config.duplicate_similarity
-                )
-            keep = keep[: config.max_hands]
-            right, joints_m, vertices_m = right[keep], joints_m[keep], vertices_m[keep]
-            joints_px, boxes_px, confidence = joints_px[keep], boxes_px[keep], confidence[keep]
-        placed = solve_translation(
-            joints_m, joints_px, np.maximum(confidence, 0.05), camera, config.sigma_px
-        )
-        is_right = right >= 0.5
-        turns = wrist_rotation(joints_m, is_right)
-        hands = []
-        for i, row in enumerate(keep):
-            scale, covariance, source = self._scale(vertices_m[i], placed, i, camera, depth_m)
-            translation = placed.translation_m[i] * scale
-            hands.append(
-                Hand(
-                    id=-1,
-                    age=0,
-                    state=TrackState.TRACKED,
-                    side='right' if is_right[i] else 'left',
-                    side_probability=float(max(right[i], 1 - right[i])),
-                    score=float(candidates.scores[row]),
-                    box_xyxy_px=boxes_px[i],
-                    joints_px=joints_px[i],
-                    joint_confidence=confidence[i],
-                    joints_m=joints_m[i] * scale + translation,
-                    vertices_m=vertices_m[i] * scale + translation,
-                    wrist_rotation=turns[i],
-                    translation_m=translation,
-                    translation_covariance_m2=covariance,
-                    scale_source=source,
-                    network_joints_px=candidates.network_px[row]
-                    if config.network_placement
-                    else None,
-                )
-            )
-        return hands
-
-    def _projected_px(self, points_m: FloatArray, mapping: Mapping) -> FloatArray:
-        """Pixels of the image [...,2] of points before the network's virtual camera."""
-        size_px = np.array(self.network_hw[::-1])
-        plane = points_m[..., :2] / np.maximum(points_m[..., 2:], 1e-3)
-        return mapping.to_image(plane * (size_px.max() / size_px) + 0.5)
-
-    def _scale(
-        self,
-        vertices_m: FloatArray,
-        placed: Translation,
-        index: int,
-        camera: Camera,
-        depth_m: FloatArray | None,
-    ) -> tuple[float, FloatArray, ScaleSource]:
-        """What to scale the placed hand by, its covariance, and where the metres come from."""
-        t, covariance = placed.translation_m[index], placed.covariance_m2[index]
-        along = np.outer(t, t)  # a hand of another size moves along its ray
-        if depth_m is not None and placed.solved[index]:
-            scale, sigma = depth_scale(vertices_m + t, self.faces, depth_m, camera)
-            if np.isfinite(sigma):
-                across = np.eye(3) - along / (t @ t)
-                seen = across @ covariance @ across + sigma**2 * along
-                return scale, seen * scale**2, ScaleSource.DEPTH
-        if self.config.hand_length_m is not None:
-            return 1.0, covariance + 0.02**2 * along, ScaleSource.CALIBRATED
-        covariance = covariance + self.config.hand_length_sigma**2 * along
-        solved = camera.calibrated and bool(placed.solved[index])
-        return 1.0, covariance, ScaleSource.INTRINSICS if solved else ScaleSource.NETWORK

@@ -67,6 +67,13 @@ def is_part(boxes_xyxy: FloatArray, is_right: npt.NDArray[np.bool_]) -> npt.NDAr
     return result
 
 
+def lies_over(boxes_xyxy: FloatArray, known_xyxy: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which boxes [N,4] and one of the known [M,4] share most of the smaller of the two -> [N]."""
+    smaller = np.minimum(box_area(boxes_xyxy)[:, None], box_area(known_xyxy))
+    covered = pairwise_overlap(boxes_xyxy, known_xyxy) > _PART_COVERED * smaller
+    return np.asarray(covered.any(1))
+
+
 def hand_length(joints_m: FloatArray) -> FloatArray:
     """Wrist to the tip of the middle finger along the bones [N], metres, of joints [N,21,3]."""
     bones = np.diff(joints_m[:, _MIDDLE_FINGER], axis=1)

@@ -24,6 +24,7 @@ class Mapping:
     """From the network's normalised coordinates to pixels of an image."""
 
     image_hw: tuple[int, int]
+    network_hw: tuple[int, int]
     _from_network: tuple[FloatArray, FloatArray]  # scale and offset [2]
 
     def to_image(self, points_normalised: FloatArray) -> FloatArray:
@@ -38,6 +39,12 @@ class Mapping:
         limits = np.array(self.image_hw[::-1]) - 0.5
         pixels = np.concatenate([low, high], axis=-1)
         return np.asarray(np.minimum(np.maximum(pixels, -0.5), np.tile(limits, 2)))
+
+    def project(self, points_m: FloatArray) -> FloatArray:
+        """Pixels of the image [...,2] of points before the network's own virtual camera."""
+        size_px = np.array(self.network_hw[::-1])
+        plane = points_m[..., :2] / np.maximum(points_m[..., 2:], 1e-3)
+        return self.to_image(plane * (size_px.max() / size_px) + 0.5)
 
 
 @dataclass(frozen=True)
@@ -147,13 +154,13 @@ class Letterbox(Mapping):
 class Closeup(Mapping):
     """The surroundings of a box, enlarged or reduced so that it fills its part of a window.
 
-    The window lies in an input of `whole_hw` pixels from row and column `corner_px` on; the box
-    gets into its middle, and its longer side becomes `side_px`. What lies beyond the image is grey.
+    The window lies in an input of `network_hw` pixels, from row and column `corner_px` on. The
+    box gets into its middle, its longer side becomes `side_px`; beyond the image all is grey.
     """
 
     image_hw: tuple[int, int]
     box_xyxy_px: FloatArray  # [4]
-    whole_hw: tuple[int, int]
+    network_hw: tuple[int, int]
     corner_px: tuple[int, int]
     window_hw: tuple[int, int]
     side_px: float
@@ -173,7 +180,7 @@ class Closeup(Mapping):
 
     @cached_property
     def _from_network(self) -> tuple[FloatArray, FloatArray]:  # type: ignore[override]
-        size = np.array(self.whole_hw[::-1])
+        size = np.array(self.network_hw[::-1])
         return size / self.scale, -self._offset / self.scale - 0.5
 
     def apply(

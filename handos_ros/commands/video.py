@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +14,11 @@ import typer
 
 from handos_model.draw import draw_hands
 from handos_model.errors import UserError
+from handos_model.following import FollowConfig, HandFollower
 from handos_model.hand.model import HandModel
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.tracking.tracker import Tracker
-from handos_model.types import Camera, ImageArray, TrackState
+from handos_model.types import Camera, Hand, ImageArray, TrackState
 from handos_ros.commands.options import (
     BackendOption,
     CameraInfoOption,
@@ -38,6 +39,9 @@ def video(
     weights: WeightsOption = 'nano',
     mano: ManoOption = None,
     backend: BackendOption = 'auto',
+    follow: Annotated[
+        int, typer.Option(help='Search the whole image once in so many frames; 0 = in each.')
+    ] = 0,
     track: Annotated[bool, typer.Option(help='Ids and smoothing over time.')] = True,
     vertices: VerticesOption = False,
     score: ScoreOption = 0.3,
@@ -50,12 +54,15 @@ def video(
         camera = read_camera_file(camera_info) if camera_info else source.guessed_camera()
         config = PipelineConfig(score_threshold=score, max_hands=max_hands)
         pipeline = HandPipeline(weights, backend, config, hand_model=HandModel.of(mano))
+        find: Callable[..., list[Hand]] = pipeline
+        if follow:
+            find = HandFollower(pipeline, FollowConfig(follow))
         tracker = Tracker() if track else None
         lines = stack.enter_context(json.open('w')) if json else None
         writer = stack.enter_context(VideoSink(overlay, source)) if overlay else None
         number = seen = 0
         for number, (picture, time_s) in enumerate(source.frames(max_frames), start=1):
-            hands = pipeline(picture, camera)
+            hands = find(picture, camera)
             if tracker:
                 hands = tracker.update(hands, time_s)
             present = [hand for hand in hands if hand.state is not TrackState.LOST]

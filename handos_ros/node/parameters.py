@@ -108,6 +108,19 @@ class Settings:
         minimum=1,
         maximum=16,
     )
+    closer_look: bool = parameter(
+        True,
+        'Look at hands that are small in the image a second time, enlarged: far better joints for '
+        'about half of the time of an image each.',
+    )
+    follow: int = parameter(
+        0,
+        'Follow one or two hands in small windows about them, for half of the time, and search '
+        'the whole image for further hands only once in so many images; 0: every image whole, '
+        'independent of the one before.',
+        minimum=0,
+        maximum=100,
+    )
     hand_length_m: float = parameter(
         0.0,
         "Measured length of the user's hand from the wrist to the tip of the middle finger, held "

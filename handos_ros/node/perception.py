@@ -49,6 +49,7 @@ class PipelinePerception:
 
     def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
         from handos_model.backends.base import EngineOptions
+        from handos_model.following import FollowConfig, HandFollower
         from handos_model.hand.kinematics import PoseFitter
         from handos_model.hand.model import HandModel
         from handos_model.pipeline import HandPipeline, PipelineConfig
@@ -63,10 +64,14 @@ class PipelinePerception:
                 score_threshold=settings.score_threshold,
                 max_hands=settings.max_hands,
                 hand_length_m=settings.hand_length_m or None,
+                closer_below_px=PipelineConfig.closer_below_px if settings.closer_look else None,
             ),
             EngineOptions(max_hands=settings.max_hands),
             hand_model,
         )
+        self._hands_of: Callable[..., list[Hand]] = self._pipeline
+        if settings.follow:
+            self._hands_of = HandFollower(self._pipeline, FollowConfig(settings.follow))
         self.model = settings.model
         self.template_hash = hand_model.template_hash
         self.triangles = hand_model.faces
@@ -82,7 +87,7 @@ class PipelinePerception:
     def __call__(
         self, image_rgb: ImageArray, camera: Camera, depth_m: FloatArray | None
     ) -> list[Hand]:
-        return self._pipeline(image_rgb, camera, depth_m)
+        return self._hands_of(image_rgb, camera, depth_m)
 
     def theta(self, hand: Hand) -> FloatArray:
         return self._fitter(hand.vertices_m, hand.is_left).theta.reshape(-1)

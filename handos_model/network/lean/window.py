@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,14 +33,15 @@ class Window:
     @classmethod
     def at(cls, whole: SpatialShapes, place: WindowPlace, size_hw: tuple[int, int]) -> Window:
         """Of `size_hw` pixels at `place`, both whole cells of every level."""
+        (height, width), (top, left) = place.whole_hw, place.corner_px
         shapes, corners = [], []
-        for (h, w), (height, width) in zip(whole, [place.whole_hw] * len(whole), strict=True):
-            strides = height // h, width // w
-            parts = [divmod(*pair) for pair in zip(size_hw + place.corner_px, strides * 2)]
-            assert not any(rest for _, rest in parts), 'a window ends between two cells'
-            rows, columns, top, left = (cells for cells, _ in parts)
+        for h, w in whole:
+            strides = np.array([height // h, width // w])
+            cells = np.array([size_hw, (top, left)]) / strides
+            assert (cells % 1 == 0).all(), 'a window ends between two cells'
+            (rows, columns), (first_row, first_column) = cells.astype(int).tolist()
             shapes.append((rows, columns))
-            corners.append((top, left))
+            corners.append((first_row, first_column))
         return cls(whole, tuple(shapes), tuple(corners))
 
     @property
