@@ -26,7 +26,6 @@ from handos_model.weights.store import check_template, find_weights, load_config
 __all__ = ['HandPipeline', 'PipelineConfig', 'StageTimes']
 
 MAX_SIZES = 4  # kept graphs of other input sizes
-HAND_IN_WINDOW = 0.66  # of a window's side, for the longer side of the box that is looked at
 SAME_HAND = 0.3  # IoU of a box and what is found in its window
 
 
@@ -230,10 +229,8 @@ class HandPipeline:
         box_xyxy_px: FloatArray,
         channel_order: ChannelOrder,
     ) -> Candidates | None:
-        closeup = Closeup(
-            (image.shape[0], image.shape[1]), box_xyxy_px, window.place.whole_hw,
-            window.place.corner_px, window.size_hw, HAND_IN_WINDOW * min(window.size_hw),
-        )  # fmt: skip
+        place, size = window.place, (image.shape[0], image.shape[1])
+        closeup = Closeup.about(box_xyxy_px, size, place.whole_hw, place.corner_px, window.size_hw)
         closeup.apply(image, view, channel_order)
         found = window.graphs.detector.infer({'image': view})
         scores = found['scores'][0]

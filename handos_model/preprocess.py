@@ -17,6 +17,7 @@ import numpy.typing as npt
 from handos_model.types import FloatArray, ImageArray
 
 PADDING_VALUE = 114  # grey, as in the YOLO and RT-DETR families
+HAND_IN_WINDOW = 0.66  # of a window's side, for the longer side of the box in its middle
 ChannelOrder: TypeAlias = Literal['rgb', 'bgr']
 
 
@@ -165,6 +166,19 @@ class Closeup(Mapping):
     window_hw: tuple[int, int]
     side_px: float
 
+    @classmethod
+    def about(
+        cls,
+        box_xyxy_px: FloatArray,
+        image_hw: tuple[int, int],
+        network_hw: tuple[int, int],
+        corner_px: tuple[int, int],
+        window_hw: tuple[int, int],
+    ) -> Closeup:
+        """With the room about the box that a hand needs to move in, and to be seen whole."""
+        side_px = HAND_IN_WINDOW * min(window_hw)
+        return cls(image_hw, box_xyxy_px, network_hw, corner_px, window_hw, side_px)
+
     @cached_property
     def scale(self) -> float:
         """Pixels of the network's input a pixel of the image."""
@@ -186,7 +200,7 @@ class Closeup(Mapping):
     def apply(
         self, image: ImageArray, buffer: ImageArray, channel_order: ChannelOrder = 'rgb'
     ) -> None:
-        """Fill the window `buffer` [1,h,w,3] from the image, as RGB.
+        """Fill the window `buffer` [1,h,w,3] from the image [H,W,3], as RGB.
 
         What is reduced to less than half is averaged over whole pixels first, as in a letterbox.
         """

@@ -112,7 +112,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     export(
         network,
         folder,
-        ExportConfig(precisions=('fp32', 'fp16'), hands=(1, 2)),
+        ExportConfig(precisions=('fp32', 'fp16'), hands=(1, 2), window_px=64),
         licence='Apache-2.0',
         source_sha256='0' * 64,
     )

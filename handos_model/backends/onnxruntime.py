@@ -116,10 +116,11 @@ def session_options(threads: int | None, hands: int | None = None) -> Any:
 
 def open_with_provider(weights: Path, options: EngineOptions, device: str) -> Engine:
     """The graphs of an exported folder on 'cpu' or 'cuda'."""
-    return with_window(weights, lambda exported: _open_graphs(exported, options, device))
+    return with_window(weights, lambda exported: open_graphs(exported, options, device))
 
 
-def _open_graphs(exported: ExportedWeights, options: EngineOptions, device: str) -> Engine:
+def open_graphs(exported: ExportedWeights, options: EngineOptions, device: str = 'cpu') -> Engine:
+    """Those of the whole input, or of a window of it."""
     prefer: Precision = 'fp16' if device == 'cuda' else fastest_on_cpu(exported)
     precision, sampling = choose_variant(exported, options, prefer)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from handos_model.backends.base import Engine, EngineOptions
+from handos_model.backends.base import Engine, EngineOptions, WindowEngine
 from handos_model.backends.choice import usable_cores
 from handos_model.errors import UserError
 
@@ -117,6 +117,8 @@ def engine_of_network(
         DETECTOR_OUTPUTS,
         build_graphs,
     )
+    from handos_model.network.lean.graphs import WINDOW_PX, lean_graphs, window_place
+    from handos_model.network.lean.window import Window
 
     device = next(network.parameters()).device
     wanted = options.precision
@@ -130,20 +132,31 @@ def engine_of_network(
 
     size_hw = size_hw or network.config.input_size_hw
     detector, decoder = build_graphs(network, size_hw)
-    image = torch.zeros(1, *size_hw, 3, dtype=torch.uint8, device=device)
-    on_device = ('features',)
-    detector_graph = TorchGraph(detector, {'image': image}, DETECTOR_OUTPUTS, on_device, autocast)
-    with torch.inference_mode():
-        features, queries, _, _ = detector(image)
-    decoders = {}
-    for hands in (k for k in (1, 2, 4) if k < 2 * options.max_hands):
-        values = (
-            torch.zeros_like(features),
-            torch.zeros(hands, queries.shape[-1], device=device),
-            torch.full((hands, 4), 0.5, device=device),
-        )
-        examples = dict(zip(DECODER_INPUTS, values, strict=True))
-        decoders[hands] = TorchGraph(decoder, examples, DECODER_OUTPUTS, (), autocast)
+    sizes = [k for k in (1, 2, 4) if k < 2 * options.max_hands]
     name = f'torch on {device.type.upper()}, {wanted}'
-    at_size = partial(engine_of_network, network, options)
-    return Engine(name, detector_graph, decoders, wanted, at_size)
+
+    def engine(detector: Any, decoder: Any, seen_hw: tuple[int, int], sizes: list[int]) -> Engine:
+        image = torch.zeros(1, *seen_hw, 3, dtype=torch.uint8, device=device)
+        finder = TorchGraph(detector, {'image': image}, DETECTOR_OUTPUTS, ('features',), autocast)
+        with torch.inference_mode():
+            features, queries, _, _ = detector(image)
+        decoders = {}
+        for hands in sizes:
+            values = (
+                torch.zeros_like(features),
+                torch.zeros(hands, queries.shape[-1], device=device),
+                torch.full((hands, 4), 0.5, device=device),
+            )
+            examples = dict(zip(DECODER_INPUTS, values, strict=True))
+            decoders[hands] = TorchGraph(decoder, examples, DECODER_OUTPUTS, (), autocast)
+        return Engine(name, finder, decoders, wanted)
+
+    whole = engine(detector, decoder, size_hw, sizes)
+    whole.at_size = partial(engine_of_network, network, options)
+    place = window_place(network, WINDOW_PX)
+    if place is not None and size_hw == place.whole_hw:
+        side_hw = (WINDOW_PX, WINDOW_PX)
+        window = Window.at(decoder.spatial_shapes, place, side_hw)
+        closer = engine(*lean_graphs(detector, decoder, window), side_hw, [1])
+        whole.window = WindowEngine(place, side_hw, closer)
+    return whole

@@ -40,8 +40,7 @@ from handos_model.network.graphs import (
     build_graphs,
 )
 from handos_model.network.handos import HandOS
-from handos_model.network.lean.dfine import why_not_lean
-from handos_model.network.lean.graphs import lean_graphs
+from handos_model.network.lean.graphs import WINDOW_PX, lean_graphs, window_place
 from handos_model.network.lean.window import Window
 from handos_model.selection import select_instances
 from handos_model.weights.exported import (
@@ -60,7 +59,6 @@ from handos_model.weights.exported import (
 from handos_model.weights.store import CONFIG, sha256
 
 MOST_HANDS = 32
-COARSEST_STRIDE = 32
 WINDOW_HANDS = (1, 2)  # the one looked at; two are needed to keep their number open
 PER_HAND = ('queries', 'boxes_cxcywh')  # inputs of a decoder that have a row a hand
 OPSET = 18  # TensorRT computes the GridSample of opset 20 wrongly; 17 is the first with LayerNorm
@@ -86,7 +84,7 @@ class ExportConfig:
     samplings: tuple[GraphSampling, ...] = ('grid_sample',)
     hands: tuple[int, ...] = (1, 2, 4)
     storage: Storage = 'fp32'  # fp16 halves the files and computes the same with rounded weights
-    window_px: int = 128  # side; 0, or more than half of the input's area: no such graphs
+    window_px: int = WINDOW_PX  # side; 0, or more than half of the input's area: no such graphs
 
     def __post_init__(self) -> None:
         for name, given, known in (
@@ -184,17 +182,6 @@ def export(
         for path in sorted(Path(partial).iterdir(), key=lambda path: path.suffix == '.json'):
             path.replace(folder / path.name)
     return exported
-
-
-def window_place(network: HandOS, side_px: int) -> WindowPlace | None:
-    """Where a square window lies in the network's input; None where it can have none."""
-    height, width = network.config.input_size_hw
-    if why_not_lean(network.detector) is not None or side_px % COARSEST_STRIDE:
-        return None
-    if not 0 < side_px <= min(height, width) or 2 * side_px**2 > height * width:
-        return None
-    top, left = ((size - side_px) // 2 // COARSEST_STRIDE for size in (height, width))
-    return WindowPlace((height, width), (top * COARSEST_STRIDE, left * COARSEST_STRIDE))
 
 
 @torch.no_grad()

@@ -11,6 +11,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from handos_model.weights.store import sha256
+
 LEAST_BYTES = 512  # of a tensor that is worth looking for
 
 
@@ -20,8 +22,6 @@ def share_weights(model: onnx.ModelProto, other: Path) -> onnx.ModelProto:
     The graph must be saved beside `other`, and says in its doc string which bytes it counts on:
     it is another graph when they change.
     """
-    from handos_model.weights.store import sha256
-
     content = other.read_bytes()
     shared = onnx.ModelProto()
     shared.CopyFrom(model)
@@ -37,5 +37,6 @@ def share_weights(model: onnx.ModelProto, other: Path) -> onnx.ModelProto:
         tensor.external_data.extend(
             onnx.StringStringEntryProto(key=key, value=str(value)) for key, value in place
         )
-    shared.doc_string = f'weights in {other.name}, sha256 {sha256(other)}'
+    counts_on = f'weights in {other.name}, sha256 {sha256(other)}'
+    shared.doc_string = '; '.join(filter(None, (model.doc_string, counts_on)))
     return shared

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from handos_model.errors import UserError
 from handos_model.weights.store import sha256
 
@@ -135,6 +138,13 @@ class ExportedWeights:
     def manifest(self) -> Path:
         """The file that lists these graphs."""
         return self.folder / (MANIFEST if self.window is None else WINDOW_MANIFEST)
+
+    def seen(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """What these graphs see of a whole input [H,W,3]."""
+        if self.window is None:
+            return image
+        (top, left), (height, width) = self.window.corner_px, self.input_size_hw
+        return image[top : top + height, left : left + width]
 
     def gate(self, precision: Precision) -> AccuracyGate | None:
         """The gate that the graphs in `precision` passed."""

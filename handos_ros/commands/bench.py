@@ -40,7 +40,10 @@ def bench(
     options = EngineOptions(precision=precision, max_hands=hands, threads=threads or None)  # type: ignore[arg-type]
     # Exactly `hands` instances are decoded in every frame, whatever their scores and overlaps.
     everything = PipelineConfig(
-        score_threshold=0.0, nms_threshold=1.0, duplicate_similarity=None, closer_below_px=None,
+        score_threshold=0.0,
+        nms_threshold=1.0,
+        duplicate_similarity=None,
+        closer_below_px=None,
         max_hands=hands,
     )
     pipeline = HandPipeline(weights, backend, everything, options, HandModel.of(mano))

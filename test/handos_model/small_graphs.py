@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from handos_model.export.shared_weights import share_weights
 from handos_model.weights.exported import (
     HANDS,
     ExportedWeights,
     GraphFile,
     GraphSampling,
+    WindowPlace,
     graph_file_name,
 )
 from handos_model.weights.store import sha256
 
 SIZE_HW = (8, 8)
 L, C, Q, D = 24, 8, 5, 6
+WINDOW_HW, WINDOW_L = (4, 4), 6
 
 
 def small_export(
@@ -26,10 +30,12 @@ def small_export(
     samplings: tuple[GraphSampling, ...] = ('grid_sample', 'plugin', 'gather'),
     precisions: tuple[str, ...] = ('fp32',),
     seed: int = 0,
+    window: bool = False,
 ) -> Path:
     """A detector and decoders of one and two hands in every variant, which all compute the same.
 
-    The doc string of each is 'detector/gather' or alike; the fake TensorRT goes by it.
+    The doc string of each is 'detector/gather' or alike; the fake TensorRT goes by it. With
+    `window` there are graphs of a quarter of the input, which have their weights in the others.
     """
     folder.mkdir(parents=True, exist_ok=True)
     graphs = []
@@ -48,8 +54,25 @@ def small_export(
         folder, 'toy', 'Apache-2.0', 17, SIZE_HW, 'aa', '0' * 64, tuple(graphs)
     )
     (folder / 'manifest.json').write_text(exported.to_json())
+    if window:
+        small_window(exported, seed)
     (folder / 'config.json').write_text('{}')  # what tells a weights folder
     return folder
+
+
+def small_window(exported: ExportedWeights, seed: int) -> None:
+    graphs = []
+    for hands in (None, 1):
+        model = detector(seed, WINDOW_HW) if hands is None else decoder(seed, WINDOW_L)
+        part = 'detector' if hands is None else 'decoder'
+        model.doc_string = f'{part}_window/grid_sample'
+        path = exported.folder / graph_file_name(part, 'fp32', 'grid_sample', window=True)
+        beside = exported.folder / graph_file_name(part, 'fp32', 'grid_sample')
+        onnx.save(share_weights(model, beside), path)
+        graphs.append(GraphFile(path.name, sha256(path), hands, 'fp32', 'grid_sample', {}))
+    place = WindowPlace(SIZE_HW, (2, 4))
+    window = replace(exported, input_size_hw=WINDOW_HW, graphs=tuple(graphs), window=place)
+    window.manifest.write_text(window.to_json())
 
 
 def frames(count: int = 3, seed: int = 1) -> list[np.ndarray]:
@@ -100,10 +123,11 @@ class Layers:
         return model
 
 
-def detector(seed: int) -> onnx.ModelProto:
+def detector(seed: int, size_hw: tuple[int, int] = SIZE_HW) -> onnx.ModelProto:
+    L = size_hw[0] * size_hw[1] * 3 // C
     layers = Layers(seed)
     layers.nodes.append(helper.make_node('Cast', ['image'], ['float'], to=TensorProto.FLOAT))
-    pixels = SIZE_HW[0] * SIZE_HW[1] * 3
+    pixels = size_hw[0] * size_hw[1] * 3
     flat = layers.add('Reshape', 'float', layers.constant(np.array([1, pixels], np.int64)))
     flat = layers.add('Mul', flat, layers.constant(np.float32([1 / 255])))
     layers.add('Reshape', flat, layers.constant(np.array([1, L, C], np.int64)), to='features')
@@ -111,12 +135,12 @@ def detector(seed: int) -> onnx.ModelProto:
     layers.dense(flat, pixels, (1, Q, 4), 'boxes_cxcywh', 'Sigmoid')
     layers.dense(flat, pixels, (1, Q), 'scores', 'Sigmoid')
     return layers.model(
-        {'image': (1, *SIZE_HW, 3)},
+        {'image': (1, *size_hw, 3)},
         {'features': (1, L, C), 'queries': (1, Q, D), 'boxes_cxcywh': (1, Q, 4), 'scores': (1, Q)},
     )
 
 
-def decoder(seed: int) -> onnx.ModelProto:
+def decoder(seed: int, L: int = L) -> onnx.ModelProto:
     K = -1
     layers = Layers(seed + 100)
     mean = layers.add('ReduceMean', 'features', keepdims=0)

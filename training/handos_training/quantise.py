@@ -7,6 +7,7 @@ that is here: where a score falls by more than --limit, nothing is written.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections import Counter
@@ -28,11 +29,11 @@ from handos_model.errors import UserError
 from handos_model.export.byte_storage import store_bytes
 from handos_model.export.half_storage import store_half
 from handos_model.export.quantisation import observe, quantised
+from handos_model.export.shared_weights import share_weights
 from handos_model.pipeline import HandPipeline, PipelineConfig
-from handos_model.preprocess import Letterbox
+from handos_model.preprocess import Closeup, Letterbox
 from handos_model.selection import select_instances
 from handos_model.weights.exported import (
-    MANIFEST,
     AccuracyGate,
     ExportedWeights,
     GraphFile,
@@ -49,6 +50,8 @@ BACKENDS = ('onnxruntime', 'openvino')
 GENERATED_HW = (480, 640)
 # What must not be lost: PA as the area under the curve of errors up to 50 mm, proper rotations.
 GATED = ('found', 'pck_0.1', 'side_accuracy', 'auc_joints_proper')
+CLOSER_BELOW_PX = PipelineConfig().closer_below_px  # so that a window's graphs are measured, too
+INT8_FILE = '_int8.onnx'
 PHOTO_SUFFIXES = {'.jpg', '.jpeg', '.png'}
 
 
@@ -95,25 +98,30 @@ def run(config: QuantiseConfig, console: Console | None = None) -> AccuracyGate:
     exported = ExportedWeights.load(config.folder)
     if ('fp32', 'grid_sample') not in exported.variants():
         raise UserError(f'{config.folder} has no float graphs to start from: export them first')
-    pictures = _photos(config, exported)
+    photos = _photos(config)
     total = config.calibration + config.images
     generated = HeldOutSynth(total, GENERATED_HW)
     indices = track(range(total), 'generating', console=console, transient=True)
     samples = [generated[i] for i in indices]
-    pictures += [_letterboxed(_rgb(sample), exported) for sample in samples[: config.calibration]]
+    photos += [_rgb(sample) for sample in samples[: config.calibration]]
     held_out = _HeldOut(samples[config.calibration :])
     with tempfile.TemporaryDirectory(dir=config.folder, prefix='.int8.') as partial:
-        graphs = _write_graphs(exported, pictures, Path(partial))
+        pictures = [_letterboxed(photo, exported) for photo in photos]
+        given = [(exported, _write_graphs(exported, pictures, Path(partial)))]
+        window = ExportedWeights.load_window(config.folder)
+        if window is not None:
+            views = _closeups(exported, window, photos, pictures)
+            given.append((window, _write_graphs(window, views, Path(partial))))
         floats = _scores(exported, 'fp32', held_out, console)
         for decoders_too in (True, False):
-            rounded = _with_graphs(exported, Path(partial), graphs, decoders_too)
-            gate = _gate(config, floats, _scores(rounded, 'int8', held_out, console))
+            rounded = [_with_graphs(*one, Path(partial), decoders_too) for one in given]
+            gate = _gate(config, floats, _scores(rounded[0], 'int8', held_out, console))
             for name, loss in gate.losses.items():
                 score = gate.scores[name]
                 console.print(f'{name}: {score + loss:.4f} -> {score:.4f}')
             if gate.worst <= config.limit:
                 if not config.dry:
-                    _move(replace(rounded, gates=(*rounded.gates, gate)), config.folder)
+                    _move([replace(one, gates=(gate,)) for one in rounded], config.folder)
                 return gate
             worst = max(gate.losses, key=gate.losses.__getitem__)
             what = 'all graphs' if decoders_too else 'the detector'
@@ -122,7 +130,7 @@ def run(config: QuantiseConfig, console: Console | None = None) -> AccuracyGate:
 
 
 def _with_graphs(
-    exported: ExportedWeights, partial: Path, graphs: Sequence[GraphFile], decoders_too: bool
+    exported: ExportedWeights, graphs: Sequence[GraphFile], partial: Path, decoders_too: bool
 ) -> ExportedWeights:
     """The folder as it will be, in `partial`; decoders in float are the files that are there."""
     if not decoders_too:
@@ -137,23 +145,31 @@ def _with_graphs(
         exported,
         folder=partial,
         graphs=(*(graph for graph in exported.graphs if graph.precision != 'int8'), *graphs),
-        gates=tuple(gate for gate in exported.gates if gate.precision != 'int8'),
+        gates=(),
     )
     for path in exported.folder.iterdir():  # what an engine reads besides the new graphs
-        if path.is_file() and path.name != MANIFEST and not (partial / path.name).exists():
-            (partial / path.name).symlink_to(path.resolve())
-    (partial / MANIFEST).write_text(rounded.to_json())
+        if path.is_file() and not (partial / path.name).exists():
+            # No symbolic link: ONNX Runtime follows none to the weights that graphs share.
+            os.link(path.resolve(), partial / path.name)
+    rounded.manifest.unlink()
+    rounded.manifest.write_text(rounded.to_json())
     return rounded
 
 
-def _move(rounded: ExportedWeights, folder: Path) -> None:
-    """The new graphs and, last, the manifest into `folder`."""
-    (rounded.folder / MANIFEST).write_text(rounded.to_json())
-    names = {graph.file for graph in rounded.graphs if graph.precision == 'int8'}
-    for name in (*sorted(names), MANIFEST):
-        if not (rounded.folder / name).is_symlink():
-            (rounded.folder / name).replace(folder / name)
-    for old in folder.glob('*_int8.onnx'):
+def _move(rounded: Sequence[ExportedWeights], folder: Path) -> None:
+    """The new graphs and, last, their manifests into `folder`."""
+    names = {
+        graph.file
+        for one in rounded
+        for graph in one.graphs
+        if graph.precision == 'int8' and graph.file.endswith(INT8_FILE)
+    }
+    for name in sorted(names):
+        (rounded[0].folder / name).replace(folder / name)
+    for one in rounded:
+        one.manifest.write_text(one.to_json())
+        one.manifest.replace(folder / one.manifest.name)
+    for old in folder.glob(f'*{INT8_FILE}'):
         if old.name not in names:
             old.unlink()
     if (folder / CHECKSUMS).is_file():
@@ -184,7 +200,9 @@ def _write_graphs(
         small = quantised(model, observe(model, feeds, folder))
         if exported.storage == 'fp16':
             small = store_half(store_bytes(small))
-        file = folder / graph_file_name(part, 'int8', 'grid_sample')
+        file = folder / graph_file_name(part, 'int8', 'grid_sample', exported.window is not None)
+        if exported.window is not None:
+            small = share_weights(small, folder / graph_file_name(part, 'int8', 'grid_sample'))
         onnx.save(small, file)
         operators = dict(sorted(Counter(node.op_type for node in small.graph.node).items()))
         written += [
@@ -216,7 +234,8 @@ def _scores(
         if why_unavailable(backend) is not None:
             continue
         options = EngineOptions(precision=precision, max_hands=4)
-        pipeline = HandPipeline(exported.folder, backend, PipelineConfig.paper(4), options)
+        measured = replace(PipelineConfig.paper(4), closer_below_px=CLOSER_BELOW_PX)
+        pipeline = HandPipeline(exported.folder, backend, measured, options)
         counted = Scores(same_topology=True)
         label = f'{backend}, {precision}'
         indices = track(range(len(held_out)), label, console=console, transient=True)
@@ -252,17 +271,39 @@ def _letterboxed(image: Array, exported: ExportedWeights) -> Array:
     return buffer
 
 
-def _photos(config: QuantiseConfig, exported: ExportedWeights) -> list[Array]:
-    """Some pictures below `--photos`, evenly spread over all."""
+def _closeups(
+    exported: ExportedWeights,
+    window: ExportedWeights,
+    photos: Sequence[Array],
+    pictures: Sequence[Array],
+) -> list[Array]:
+    """A window's inputs [1,h,w,3]: what is most like a hand in each photo, seen from near."""
+    from handos_model.backends.onnxruntime import OnnxGraph, session_options
+
+    assert window.window is not None
+    detector = OnnxGraph(exported.path(None, 'fp32', 'grid_sample'), session_options(None))
+    views = []
+    for photo, picture in zip(photos, pictures, strict=True):
+        found = detector.infer({'image': picture})
+        best = found['boxes_cxcywh'][0, int(found['scores'][0].argmax())]
+        size = photo.shape[0], photo.shape[1]
+        box_px = Letterbox(size, exported.input_size_hw).boxes_to_image(best)
+        closeup = Closeup.about(
+            box_px, size, window.window.whole_hw, window.window.corner_px, window.input_size_hw
+        )
+        view = np.empty((1, *window.input_size_hw, 3), np.uint8)
+        closeup.apply(photo, view)
+        views.append(view)
+    return views
+
+
+def _photos(config: QuantiseConfig) -> list[Array]:
+    """Some pictures below `--photos`, RGB, evenly spread over all."""
     if config.photos is None:
         return []
     files = [p for p in sorted(config.photos.rglob('*')) if p.suffix.lower() in PHOTO_SUFFIXES]
     read = (cv2.imread(str(path)) for path in files[:: max(1, len(files) // config.calibration)])
-    pictures = [
-        _letterboxed(np.ascontiguousarray(image[..., ::-1]), exported)
-        for image in read
-        if image is not None
-    ]
+    pictures = [np.ascontiguousarray(image[..., ::-1]) for image in read if image is not None]
     if not pictures:
         raise UserError(f'{config.photos} has no picture (.jpg, .png)')
     return pictures[: config.calibration]

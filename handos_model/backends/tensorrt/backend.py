@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from handos_model.backends import onnxruntime as onnxruntime_backend
-from handos_model.backends.base import Array, Engine, EngineOptions, Graph
+from handos_model.backends.base import Array, Engine, EngineOptions, Graph, with_window
 from handos_model.backends.tensorrt import library as tensorrt_library
 from handos_model.backends.tensorrt.background import BackgroundEngine, FrameCollector
 from handos_model.backends.tensorrt.builder import build_engine, workspace_bytes
@@ -67,10 +67,10 @@ class TensorRtToolkit:
             self._library.version, driver.device_name(), driver.compute_capability()
         )
 
-    def build(self, onnx_model: bytes, hands: int | None, timings: bytes) -> tuple[bytes, bytes]:
-        """(serialised engine, timing cache) of an ONNX file's bytes, for K `hands`."""
+    def build(self, model: Path, hands: int | None, timings: bytes) -> tuple[bytes, bytes]:
+        """(serialised engine, timing cache) of an ONNX file, for K `hands`."""
         workspace = workspace_bytes(self._gpu.driver.free_bytes())
-        return build_engine(self._library, onnx_model, hands, timings, workspace)
+        return build_engine(self._library, model, hands, timings, workspace)
 
     def open(self, plan: bytes, hands: int | None) -> Graph:
         """The detector where `hands` is None; its features stay on the GPU."""
@@ -80,17 +80,20 @@ class TensorRtToolkit:
 
 def open_engine(weights: Path, options: EngineOptions) -> Engine:
     """At once: TensorRT where its engines are ready, else ONNX Runtime until they are."""
-    exported, toolkit = ExportedWeights.load(weights), TensorRtToolkit()
-    cache = EngineCache.of_user(_log.warning)
-    preparation = EnginePreparation(exported, options, toolkit, cache, _log.info)
-    try:
-        ready = preparation.ready()
-        if ready is not None and all(item.engine.frames for item in ready.values()):
-            return _engine(toolkit, ready)
-    except UserError as error:  # the other thread meets it again and says it in the engine's name
-        _log.warning('%s', error)
-    make = partial(_make, weights, options, preparation, toolkit)
-    return BackgroundEngine(_reference(weights, options), make, 'TensorRT')
+    toolkit, cache = TensorRtToolkit(), EngineCache.of_user(_log.warning)
+
+    def open_graphs(exported: ExportedWeights) -> Engine:
+        preparation = EnginePreparation(exported, options, toolkit, cache, _log.info)
+        try:
+            ready = preparation.ready()
+            if ready is not None and all(item.engine.frames for item in ready.values()):
+                return _engine(toolkit, ready)
+        except UserError as error:  # the other thread meets it again and says it
+            _log.warning('%s', error)
+        make = partial(_make, exported, options, preparation, toolkit)
+        return BackgroundEngine(_reference(exported, options), make, 'TensorRT')
+
+    return with_window(weights, open_graphs)
 
 
 def prepare(
@@ -106,14 +109,18 @@ def prepare(
     if (reason := missing()) is not None:
         raise UserError(f'backend tensorrt cannot run: {reason}')
     toolkit = TensorRtToolkit()
-    preparation = EnginePreparation(
-        ExportedWeights.load(weights), options, toolkit, EngineCache.of_user(report), report
-    )
-    return _engine(toolkit, preparation.prepare(_reference(weights, options), images))
+    cache = EngineCache.of_user(report)
+
+    def build(exported: ExportedWeights) -> Engine:
+        preparation = EnginePreparation(exported, options, toolkit, cache, report)
+        seen = [exported.seen(image) for image in images]
+        return _engine(toolkit, preparation.prepare(_reference(exported, options), seen))
+
+    return with_window(weights, build)
 
 
 def _make(
-    weights: Path,
+    exported: ExportedWeights,
     options: EngineOptions,
     preparation: EnginePreparation,
     toolkit: TensorRtToolkit,
@@ -128,7 +135,7 @@ def _make(
         ready = preparation.ready()
         if ready is None:
             try:
-                _prepare_in_child(weights, options, alive)
+                _prepare_in_child(exported.folder, options, alive)
             except GpuFaultError:  # that engine is refused already; the next may be well
                 continue
             except BuilderCrashError as error:
@@ -141,7 +148,7 @@ def _make(
         if all(item.engine.frames for item in ready.values()):
             return engine
         images = frames.wait(alive)
-        problems = preparation.confirm(ready, engine, _reference(weights, options), images)
+        problems = preparation.confirm(ready, engine, _reference(exported, options), images)
         if not problems:
             return engine
         _log.warning('TensorRT is wrong on frames of this camera: %s', '; '.join(problems))
@@ -157,11 +164,11 @@ def _engine(toolkit: TensorRtToolkit, ready: Mapping[int | None, Prepared]) -> E
     return Engine(name, graphs[None], decoders, precision)
 
 
-def _reference(weights: Path, options: EngineOptions) -> Engine:
+def _reference(exported: ExportedWeights, options: EngineOptions) -> Engine:
     """ONNX Runtime on the CPU, as exact as the folder has it."""
-    exact = any(precision == 'fp32' for precision, _ in ExportedWeights.load(weights).variants())
+    exact = any(precision == 'fp32' for precision, _ in exported.variants())
     options = replace(options, precision='fp32' if exact else 'auto')
-    return onnxruntime_backend.open_engine(weights, options)
+    return onnxruntime_backend.open_graphs(exported, options)
 
 
 def _prepare_in_child(weights: Path, options: EngineOptions, alive: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from handos_model.backends.tensorrt.library import TensorRtLibrary
@@ -33,9 +34,9 @@ def network_flags() -> int:
 
 
 def build_engine(
-    library: TensorRtLibrary, onnx_model: bytes, hands: int | None, timings: bytes, workspace: int
+    library: TensorRtLibrary, model: Path, hands: int | None, timings: bytes, workspace: int
 ) -> tuple[bytes, bytes]:
-    """(serialised engine, timing cache with what this build added) of an ONNX file's bytes.
+    """(serialised engine, timing cache with what this build added) of an ONNX file.
 
     `hands` is K of a decoder, whose file leaves it open. Takes minutes. Raises UserError where
     TensorRT cannot build it, with the cause.
@@ -50,7 +51,7 @@ def build_engine(
     network = builder.create_network(network_flags())
     # The network refers to weights that the parser owns: it lives until the engine is built.
     parser = trt.OnnxParser(network, library.logger)
-    if not parser.parse(onnx_model):
+    if not parser.parse(model.read_bytes(), str(model)):  # a window's weights lie beside it
         library.lines.extend(parser.get_error(index).desc() for index in range(parser.num_errors))
         raise library.error('it cannot read the graph')
     if hands is not None:

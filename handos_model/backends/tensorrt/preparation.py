@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,7 +44,7 @@ class Toolkit(Protocol):
 
     machine: Machine
 
-    def build(self, onnx_model: bytes, hands: int | None, timings: bytes) -> tuple[bytes, bytes]:
+    def build(self, model: Path, hands: int | None, timings: bytes) -> tuple[bytes, bytes]:
         """See `builder.build_engine`."""
         ...
 
@@ -99,7 +100,7 @@ class EnginePreparation:
         """
         shown = images or made_up_images(self._exported.input_size_hw)
 
-        def build(key: EngineKey, model: bytes, hands: int | None) -> StoredEngine:
+        def build(key: EngineKey, model: Path, hands: int | None) -> StoredEngine:
             return self._build(key, model, hands, reference, shown, len(images))
 
         found: dict[int | None, Prepared] = {}
@@ -112,7 +113,7 @@ class EnginePreparation:
     def refuse_next(self, why: str) -> None:
         """Remember that the engine that was to be built next may not be: its builder crashed."""
 
-        def refuse(key: EngineKey, model: bytes, hands: int | None) -> StoredEngine | None:
+        def refuse(key: EngineKey, model: Path, hands: int | None) -> StoredEngine | None:
             with self._cache.building(key):
                 self._cache.store(key, StoredEngine(b'', 0, refused=why))
             return None
@@ -148,15 +149,15 @@ class EnginePreparation:
     def _first(
         self,
         hands: int | None,
-        build: Callable[[EngineKey, bytes, int | None], StoredEngine | None],
+        build: Callable[[EngineKey, Path, int | None], StoredEngine | None],
     ) -> Prepared | None:
         """The first variant with an engine that may be used; `build` makes what is missing."""
         refused = []
         for sampling in SAMPLINGS:
             if (self.precision, sampling) not in self._exported.variants():
                 continue
-            model = self._exported.path(hands, self.precision, sampling).read_bytes()
-            digest = hashlib.sha256(model)
+            model = self._exported.path(hands, self.precision, sampling)
+            digest = hashlib.sha256(model.read_bytes())
             if hands is not None:  # one file for all K
                 digest.update(f'for {hands} hands'.encode())
             key = EngineKey(digest.hexdigest(), self.precision, self._toolkit.machine)
@@ -176,7 +177,7 @@ class EnginePreparation:
     def _build(
         self,
         key: EngineKey,
-        model: bytes,
+        model: Path,
         hands: int | None,
         reference: Engine,
         images: Sequence[Array],

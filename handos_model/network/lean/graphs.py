@@ -10,6 +10,10 @@ from handos_model.network.handos import HandOS
 from handos_model.network.lean.decoder import LeanDecoder
 from handos_model.network.lean.dfine import LeanDFine, why_not_lean
 from handos_model.network.lean.window import Window
+from handos_model.weights.exported import WindowPlace
+
+WINDOW_PX = 128  # side of the window that a network has
+COARSEST_STRIDE = 32
 
 
 class LeanDetectorGraph(nn.Module):
@@ -38,3 +42,14 @@ def lean_graphs(
         lean_detector = LeanDetectorGraph(network, window)
     lean_decoder = LeanDecoder(network.decoder, window, network.config.input_size_hw)
     return lean_detector.eval(), lean_decoder.eval()
+
+
+def window_place(network: HandOS, side_px: int) -> WindowPlace | None:
+    """Where a square window lies in the network's input; None where it can have none."""
+    height, width = network.config.input_size_hw
+    if why_not_lean(network.detector) is not None or side_px % COARSEST_STRIDE:
+        return None
+    if not 0 < side_px <= min(height, width) or 2 * side_px**2 > height * width:
+        return None
+    top, left = ((size - side_px) // 2 // COARSEST_STRIDE for size in (height, width))
+    return WindowPlace((height, width), (top * COARSEST_STRIDE, left * COARSEST_STRIDE))

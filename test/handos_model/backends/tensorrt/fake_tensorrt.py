@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import external_data_helper
 
 PLAN = b'FAKEPLAN'
 WORKSPACE_RANGE = (1 << 20, 1 << 40)
@@ -216,8 +217,9 @@ def make_module(faults: Faults, cuda: ctypes.CDLL) -> ModuleType:
         def get_error(self, index: int) -> ParserError:
             return self._errors[index]
 
-        def parse(self, model: Any) -> bool:
+        def parse(self, model: Any, path: str | None = None) -> bool:
             typed(model, bytes)
+            model = with_weights_inside(model, path)
             network = alive(self._network, 'the network')
             alive(network.builder, 'the builder')
             faults.note(f'parse {name_of(model)}')
@@ -423,11 +425,21 @@ def at(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray
     return np.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype).reshape(shape)
 
 
+def with_weights_inside(model: bytes, path: str | None) -> bytes:
+    """The graph with what lies in files beside `path` read into it."""
+    whole = onnx.load_model_from_string(model)
+    if not any(external_data_helper.uses_external_data(t) for t in whole.graph.initializer):
+        return model
+    assert path is not None, 'the parser needs the path of a graph whose weights are elsewhere'
+    external_data_helper.load_external_data_for_model(whole, str(Path(path).parent))
+    return whole.SerializeToString()
+
+
 def name_of(model: bytes) -> str:
     """Which graph it is: the tests write that into the doc string."""
     import onnx
 
-    return onnx.load_from_string(model).doc_string
+    return onnx.load_from_string(model).doc_string.split('; ')[0]
 
 
 SESSIONS: dict[str, Callable[..., Any]] = {}

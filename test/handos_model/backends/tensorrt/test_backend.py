@@ -253,6 +253,30 @@ def test_a_second_start_builds_nothing(machine: FakeMachine, weights: Path) -> N
     assert opened.name.startswith('tensorrt')
 
 
+def test_the_graphs_of_a_window_are_engines_too(machine: FakeMachine, tmp_path: Path) -> None:
+    weights = small_export(tmp_path / 'toy', window=True)
+    window = prepared(weights).window
+    assert builds(machine)[3:] == ['detector_window/grid_sample', 'decoder_window1/grid_sample']
+    assert window is not None and window.graphs.name.startswith('tensorrt')
+    assert (window.place.corner_px, window.size_hw) == ((2, 4), (4, 4))
+    reference = onnxruntime_backend.open_engine(weights, OPTIONS).window
+    assert reference is not None
+    seen = [image[2:6, 4:8] for image in frames(4, seed=9)]
+    assert not beyond_limits(engine_parity(reference.graphs, window.graphs, seen, (4, 4)), 'fp32')
+    opened = backend.open_engine(weights, OPTIONS).window
+    assert opened is not None and opened.graphs.name.startswith('tensorrt')
+    assert len(builds(machine)) == 5
+
+
+def test_other_weights_of_the_whole_are_other_engines_of_the_window(
+    machine: FakeMachine, tmp_path: Path
+) -> None:
+    """A window's file holds no weights: it must not be taken for that of weights before."""
+    for seed in (0, 1):
+        prepared(small_export(tmp_path / f'toy{seed}', window=True, seed=seed))
+    assert len(builds(machine)) == 10
+
+
 def test_a_miscomputed_variant_is_never_used_again(machine: FakeMachine, weights: Path) -> None:
     machine.faults.wrong = ['detector/grid_sample', 'decoder2/grid_sample', 'decoder2/plugin']
     said: list[str] = []

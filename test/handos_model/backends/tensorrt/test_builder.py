@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,14 @@ def model(name: str = 'detector/grid_sample') -> bytes:
     return bytes(graph.SerializeToString())
 
 
+def file_of(content: bytes) -> Path:
+    path = Path(tempfile.mkdtemp()) / 'graph.onnx'
+    path.write_bytes(content)
+    return path
+
+
 def build(timings: bytes = b'') -> tuple[bytes, bytes]:
-    return build_engine(TensorRtLibrary(), model(), None, timings, 1 << 30)
+    return build_engine(TensorRtLibrary(), file_of(model()), None, timings, 1 << 30)
 
 
 def test_both_generations_build_the_same_way(machine: FakeMachine) -> None:
@@ -45,7 +52,7 @@ def test_both_generations_build_the_same_way(machine: FakeMachine) -> None:
 def test_the_number_of_hands_is_fixed_before_building(machine: FakeMachine) -> None:
     graph = decoder(0)
     graph.doc_string = 'decoder/grid_sample'
-    library, any_number = TensorRtLibrary(), graph.SerializeToString()
+    library, any_number = TensorRtLibrary(), file_of(graph.SerializeToString())
     plans = [build_engine(library, any_number, hands, b'', 1 << 30)[0] for hands in (1, 3)]
     assert plans[0] != plans[1]
     assert machine.faults.calls[1::2] == [
@@ -149,7 +156,7 @@ def test_a_builder_that_does_not_start_says_why(machine: FakeMachine) -> None:
     library = TensorRtLibrary()
     machine.faults.start_warning = 'CUDA initialization failure with error: 35'
     with pytest.raises(GpuStateError, match=r'builder does not start: .*too old'):
-        build_engine(library, model(), None, b'', 1 << 30)
+        build_engine(library, file_of(model()), None, b'', 1 << 30)
 
 
 def test_a_kernel_that_did_not_fit_is_not_the_cause(machine: FakeMachine) -> None:
