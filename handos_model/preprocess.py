@@ -202,7 +202,7 @@ class Closeup(Mapping):
     ) -> None:
         """Fill the window `buffer` [1,h,w,3] from the image [H,W,3], as RGB.
 
-        What is reduced to less than half is averaged over whole pixels first, as in a letterbox.
+        What is reduced to less than half is halved first, as in a letterbox.
         """
         height, width = self.window_hw
         shift = self._offset - np.array(self.corner_px[::-1])
@@ -211,12 +211,15 @@ class Closeup(Mapping):
         low = np.maximum(low, 0)
         high = np.maximum(np.minimum(high, self.image_hw[::-1]), low + 1)
         part = image[low[1] : high[1], low[0] : high[0]]
-        pixels = max(1, int(1 / self.scale))  # that become one, each way
+        pixels = 1  # of the image that become one of `part`, each way
+        while 2 * pixels * self.scale <= 1 and 2 * pixels <= min(high - low):
+            pixels *= 2
         if pixels > 1:
-            size = np.maximum((high - low) // pixels, 1)
-            pixels = min(pixels, *(high - low))
-            whole = part[: size[1] * pixels, : size[0] * pixels]
-            part = cv2.resize(whole, tuple(size.tolist()), interpolation=cv2.INTER_AREA)
+            width_part, height_part = ((high - low) // pixels).tolist()
+            part = cv2.resize(
+                part[: height_part * pixels, : width_part * pixels], (width_part, height_part),
+                interpolation=cv2.INTER_AREA,
+            )  # fmt: skip
         # Middle of a pixel of `part` -> middle of one of the window.
         scale = self.scale * pixels
         start = self.scale * low + shift + (scale - 1) / 2

@@ -136,8 +136,16 @@ def beyond_limits(errors: Mapping[str, float], precision: str) -> list[str]:
 def engine_parity(
     reference: Engine, found: Engine, images: Sequence[Array], input_size_hw: tuple[int, int]
 ) -> dict[str, float]:
-    """The largest errors over uint8 images [H,W,3] and all decoders that both engines have."""
+    """The largest errors over uint8 images [H,W,3] and all decoders that both engines have.
+
+    Where both have graphs of a window, these count as well. `input_size_hw` is that of the whole
+    input.
+    """
     worst: dict[str, float] = {}
+    if reference.window is not None and found.window is not None:
+        (top, left), (height, width) = reference.window.place.corner_px, reference.window.size_hw
+        seen = [image[top : top + height, left : left + width] for image in images]
+        worst = engine_parity(reference.window.graphs, found.window.graphs, seen, input_size_hw)
     for image in images:
         inputs = {'image': np.ascontiguousarray(image[None])}
         truth, other = (_to_host(side.detector.infer(inputs)) for side in (reference, found))

@@ -139,6 +139,11 @@ class ExportedWeights:
         """The file that lists these graphs."""
         return self.folder / (MANIFEST if self.window is None else WINDOW_MANIFEST)
 
+    @property
+    def whole_hw(self) -> tuple[int, int]:
+        """Size of the whole input, in whose coordinates these graphs answer."""
+        return self.input_size_hw if self.window is None else self.window.whole_hw
+
     def seen(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """What these graphs see of a whole input [H,W,3]."""
         if self.window is None:

@@ -220,7 +220,7 @@ class EnginePreparation:
         images: Sequence[Array],
         frames: int,
     ) -> StoredEngine:
-        errors = graph_parity(hands, graph, reference, images, self._exported.input_size_hw)
+        errors = graph_parity(hands, graph, reference, images, self._exported.whole_hw)
         wrong = beyond_limits(errors, self.precision)
         words = f'differs from ONNX Runtime by {", ".join(wrong)}' if wrong else ''
         return replace(engine, frames=frames, parity=errors, refused=words)
@@ -231,7 +231,7 @@ def graph_parity(
     graph: Graph,
     reference: Engine,
     images: Sequence[Array],
-    input_size_hw: tuple[int, int],
+    whole_hw: tuple[int, int],
 ) -> dict[str, float]:
     """Largest errors over `images` of the detector, or of the decoder of so many hands."""
     worst: dict[str, float] = {}
@@ -239,7 +239,7 @@ def graph_parity(
         inputs: dict[str, Array] = {'image': np.ascontiguousarray(image[None])}
         truth = _to_host(reference.detector.infer(inputs))
         if hands is None:
-            errors = detector_parity(truth, _to_host(graph.infer(inputs)), input_size_hw)
+            errors = detector_parity(truth, _to_host(graph.infer(inputs)), whole_hw)
         else:
             scores, boxes = truth['scores'][0], truth['boxes_cxcywh'][0]
             rows = np.resize(select_instances(scores, boxes, 0.0, max_hands=hands), hands)
@@ -249,7 +249,7 @@ def graph_parity(
                 'boxes_cxcywh': np.ascontiguousarray(boxes[rows]),
             }
             true_hands = _to_host(reference.decoders[hands].infer(inputs))
-            errors = decoder_parity(true_hands, _to_host(graph.infer(inputs)), input_size_hw)
+            errors = decoder_parity(true_hands, _to_host(graph.infer(inputs)), whole_hw)
         for name, value in errors.items():
             worst[name] = float(np.maximum(value, worst.get(name, 0.0)))  # NaN stays NaN
     return worst
