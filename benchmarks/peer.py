@@ -7,8 +7,10 @@ Each contender is a process of its own: every CPU backend of ours that is instal
 precision that the weights have, and MediaPipe 0.10.21 with and without tracking where an
 interpreter has it (it wants numpy 1, so it rarely shares ours). They take turns, `--rounds` times,
 over frames with 0, 1, 2 and 4 hands: of the demo's video, blurred for none and side by side for
-several, or of `--images`, a folder with pictures in 0, 1, 2 and 4. Times are milliseconds a frame:
-wall, and CPU of all threads; ratios are of medians over rounds, to MediaPipe without tracking.
+several, or of `--images`, a folder with pictures in 0, 1, 2 and 4; and over `moving`, frames of
+the video one after the other, forth and back, which ours also do following the hand. Times are
+milliseconds a frame: wall, and CPU of all threads; ratios are of medians over rounds, and of means
+where now and then a frame costs more, to MediaPipe without tracking.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from handos_model.weights.exported import ExportedWeights
 from handos_model.weights.store import find_weights
 
 Frames: TypeAlias = npt.NDArray[np.uint8]  # [N,H,W,3] RGB
+Scene: TypeAlias = int | str  # so many hands, or MOVING
 
 ROOT = Path(__file__).resolve().parent.parent
 VIDEO = ROOT / 'handos_ros' / 'assets' / 'human_hand.mp4'
@@ -40,6 +43,10 @@ BACKENDS = ('openvino', 'onnxruntime')
 GRIDS = {1: (1, 1), 2: (1, 2), 4: (2, 2)}  # rows and columns of frames with so many hands
 PEER = 'mediapipe, not tracking'
 FRAMES_A_SCENE = 10
+MOVING = 'moving'  # the scene of one hand from frame to frame
+MOVING_FRAMES = 20
+FOLLOWING = ', following'  # in the names of those that do, which see that scene alone
+FOLLOW = 10  # images from one search of the whole image to the next
 
 
 class Worker:
@@ -69,12 +76,21 @@ class Worker:
         self._process.wait()
 
 
-def video_frames(size_wh: tuple[int, int], count: int = FRAMES_A_SCENE) -> Frames:
-    """Frames spread over the demo's video, cut to the aspect of `size_wh`."""
+def video_frames(size_wh: tuple[int, int], count: int | None = FRAMES_A_SCENE) -> Frames:
+    """Frames spread over the demo's video, or all, cut to the aspect of `size_wh`."""
     capture, frames = cv2.VideoCapture(str(VIDEO)), []
     while (read := capture.read())[0]:
         frames.append(cut(read[1][..., ::-1], size_wh))
-    return np.stack([frames[i] for i in np.linspace(0, len(frames) - 1, count).astype(int)])
+    chosen = np.linspace(0, len(frames) - 1, len(frames) if count is None else count)
+    return np.stack([frames[i] for i in chosen.astype(int)])
+
+
+def moving_frames(size_wh: tuple[int, int]) -> Frames:
+    """Frames of the middle of the demo's video, one after the other, forth and back."""
+    frames = video_frames(size_wh, None)
+    start = (len(frames) - MOVING_FRAMES) // 2
+    forth = frames[start : start + MOVING_FRAMES]
+    return np.concatenate([forth, forth[-2:0:-1]])
 
 
 def cut(image: npt.NDArray[Any], size_wh: tuple[int, int]) -> npt.NDArray[Any]:
@@ -87,17 +103,17 @@ def cut(image: npt.NDArray[Any], size_wh: tuple[int, int]) -> npt.NDArray[Any]:
     return cv2.resize(middle, size_wh, interpolation=cv2.INTER_AREA)
 
 
-def scenes(size_wh: tuple[int, int], images: Path | None) -> dict[int, Frames]:
-    """Frames by the number of hands in them."""
+def scenes(size_wh: tuple[int, int], images: Path | None) -> dict[Scene, Frames]:
+    """Frames by the number of hands in them, and those of a moving hand."""
     width, height = size_wh
     if images is not None:
-        found = {}
+        found: dict[Scene, Frames] = {}
         for hands in (0, *GRIDS):
             read = [cv2.imread(str(path)) for path in sorted((images / str(hands)).glob('*'))]
             found[hands] = np.stack([cut(i[..., ::-1], size_wh) for i in read if i is not None])
-        return found
+        return found | {MOVING: moving_frames(size_wh)}
     blurred = [cv2.GaussianBlur(frame, (0, 0), width / 12) for frame in video_frames(size_wh)]
-    result = {0: np.stack(blurred)}
+    result: dict[Scene, Frames] = {0: np.stack(blurred), MOVING: moving_frames(size_wh)}
     for hands, (rows, columns) in GRIDS.items():
         tiles = video_frames((width // columns, height // rows), FRAMES_A_SCENE)
         shown = [
@@ -128,6 +144,8 @@ def contenders(weights: str, peer_python: str | None, threads: int | None) -> di
                     'weights': str(folder), 'max_hands': 4, 'threads': threads,
                 }  # fmt: skip
                 result[f'{backend}, {precision}'] = (sys.executable, request)
+                follow = request | {'follow': FOLLOW}
+                result[f'{backend}, {precision}{FOLLOWING}'] = (sys.executable, follow)
     if peer_python is not None:
         for name, every_frame in ((PEER, True), ('mediapipe, tracking', False)):
             request = {'kind': 'mediapipe', 'every_frame': every_frame, 'max_hands': 4}
@@ -151,12 +169,15 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         name: Worker(python, request | {'first': str(files[1])})
         for name, (python, request) in entries.items()
     }
-    answers: dict[str, dict[int, list[dict[str, Any]]]] = {
-        name: {hands: [] for hands in files} for name in workers
+    answers: dict[str, dict[Scene, list[dict[str, Any]]]] = {
+        name: {scene: [] for scene in files if scene == MOVING or not name.endswith(FOLLOWING)}
+        for name in workers
     }
     for _ in range(arguments.rounds):
         for hands, path in files.items():
             for name, worker in workers.items():
+                if hands not in answers[name]:
+                    continue
                 worker.ask({'frames': str(path), 'count': 3})  # warm again after the others
                 request = {'frames': str(path), 'count': arguments.frames}
                 answers[name][hands].append(worker.ask(request))
@@ -174,8 +195,9 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {'contenders': table, 'ratios': ratios(table), 'frames_sha256': digest}
 
 
-def summary(rounds: Sequence[Mapping[str, Any]], hands: int) -> dict[str, Any]:
+def summary(rounds: Sequence[Mapping[str, Any]], scene: Scene) -> dict[str, Any]:
     """Over rounds: percentiles of all frames, medians of the rounds' medians, hands found."""
+    hands = scene if isinstance(scene, int) else 1
     found = np.array([one['found'] for one in rounds])
     return {
         'wall_ms': percentiles([s for one in rounds for s in one['wall_s']]),
@@ -184,6 +206,8 @@ def summary(rounds: Sequence[Mapping[str, Any]], hands: int) -> dict[str, Any]:
         'cpu_ms_median_of_rounds': _median(rounds, 'cpu_s'),
         'frames_with_all_found': round(float((found == hands).mean()), 3),
         'mean_found': round(float(found.mean()), 2),
+        'wall_ms_mean': _mean(rounds, 'wall_s'),
+        'cpu_ms_mean': _mean(rounds, 'cpu_s'),
     }
 
 
@@ -191,22 +215,33 @@ def _median(rounds: Sequence[Mapping[str, Any]], what: str) -> float:
     return round(1e3 * float(np.median([np.median(one[what]) for one in rounds])), 2)
 
 
+def _mean(rounds: Sequence[Mapping[str, Any]], what: str) -> float:
+    """Median over rounds of the mean: what is lost now and then, as by searching, counts."""
+    return round(1e3 * float(np.median([np.mean(one[what]) for one in rounds])), 2)
+
+
 def ratios(table: Mapping[str, Any]) -> dict[str, Any]:
     """Ours over the peer's, of medians of rounds; four hands over one."""
     result: dict[str, Any] = {}
     for name, of in table.items():
         scene = of['hands']
-        one = result[name] = {
-            'four_hands_over_one': _ratio(scene, scene, 'wall', 4, 1),
-        }
+        one = result[name] = {}
+        if 4 in scene:
+            one['four_hands_over_one'] = _ratio(scene, scene, 'wall', 4, 1)
         if PEER in table and name != PEER:
             peer = table[PEER]['hands']
             for kind in ('wall', 'cpu'):
                 one[f'{kind}_over_peer'] = {h: _ratio(scene, peer, kind, h, h) for h in scene}
+                one[f'{kind}_mean_over_peer'] = {
+                    h: round(scene[h][f'{kind}_ms_mean'] / peer[h][f'{kind}_ms_mean'], 3)
+                    for h in scene
+                }
     return result
 
 
-def _ratio(a: Mapping[int, Any], b: Mapping[int, Any], kind: str, of: int, to: int) -> float:
+def _ratio(
+    a: Mapping[Scene, Any], b: Mapping[Scene, Any], kind: str, of: Scene, to: Scene
+) -> float:
     key = f'{kind}_ms_median_of_rounds'
     return round(float(a[of][key] / b[to][key]), 3)
 

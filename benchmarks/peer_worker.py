@@ -34,14 +34,16 @@ def open_mediapipe(options):
 def open_ours(options):
     """A pipeline; with `exactly` so many instances are decoded in every frame."""
     from handos_model.backends.base import EngineOptions
+    from handos_model.following import FollowConfig, HandFollower
     from handos_model.pipeline import HandPipeline, PipelineConfig
     from handos_model.types import Camera
 
     exactly = options.get('exactly')
     if exactly:
         config = PipelineConfig(
-            score_threshold=0.0, nms_threshold=1.0, duplicate_similarity=None, max_hands=exactly
-        )
+            score_threshold=0.0, nms_threshold=1.0, duplicate_similarity=None,
+            closer_below_px=None, max_hands=exactly,
+        )  # fmt: skip
     else:
         config = PipelineConfig(max_hands=options['max_hands'])
     engine = EngineOptions(
@@ -54,12 +56,15 @@ def open_ours(options):
         for _ in range(options.get('cameras', 1))
     ]
 
-    def run_one(pipeline, image):
+    def run_one(find, image):
         height, width = image.shape[:2]
-        return len(pipeline(image, Camera.uncalibrated(width, height)))
+        return len(find(image, Camera.uncalibrated(width, height)))
 
     if len(pipelines) == 1:
-        return lambda image: run_one(pipelines[0], image), {'backend': pipelines[0].backend}
+        find = pipelines[0]
+        if options.get('follow'):
+            find = HandFollower(find, FollowConfig(options['follow']))
+        return lambda image: run_one(find, image), {'backend': pipelines[0].backend}
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(len(pipelines))

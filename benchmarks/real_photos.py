@@ -38,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handos_model.environment import describe_machine
+from handos_model.following import HandFollower
 from handos_model.geometry.boxes import pairwise_iou
 from handos_model.pipeline import HandPipeline, PipelineConfig
 from handos_model.tracking.tracker import Tracker
@@ -71,7 +72,7 @@ def extent(points_px: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([points_px.min(0), points_px.max(0)])
 
 
-def reconstruct(pipeline: HandPipeline, image_bgr: NDArray[np.uint8]) -> list[Hand]:
+def reconstruct(pipeline: HandPipeline | HandFollower, image_bgr: NDArray[np.uint8]) -> list[Hand]:
     height, width = image_bgr.shape[:2]
     image_rgb = np.ascontiguousarray(image_bgr[..., ::-1])
     return pipeline(image_rgb, Camera.uncalibrated(width, height))
@@ -250,7 +251,7 @@ def golden_video(data: Path) -> tuple[list[NDArray[np.uint8]], NDArray[Any]]:
 
 
 def measure_video(
-    pipeline: HandPipeline,
+    pipeline: HandPipeline | HandFollower,
     frames_bgr: list[NDArray[np.uint8]],
     golden: NDArray[Any],
     sheet: WorstSheet,
@@ -368,6 +369,11 @@ def main() -> None:
     if 'video' in sheets:
         frames, golden = golden_video(data)
         result['golden_video'] = measure_video(pipeline, frames, golden, sheets['video'], score)
+        if pipeline.can_look_closer:
+            sheets['video_followed'] = WorstSheet(pipeline.faces)
+            result['golden_video_followed'] = measure_video(
+                HandFollower(pipeline), frames, golden, sheets['video_followed'], score
+            )
         result['latency_ms'] = measure_latency(pipeline, frames)
     if 'hamer' in sheets:
         for path in sorted((data / 'hamer').rglob('*.jp*g')):

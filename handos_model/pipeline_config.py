@@ -23,7 +23,7 @@ class PipelineConfig:
     max_hands: int = 4
     # Hands whose longer side is less in the network's input are looked at again, enlarged: they
     # cost a second, smaller run each. None leaves them as they are.
-    closer_below_px: float | None = 60.0
+    closer_below_px: float | None = 48.0
     sigma_px: float = 2.0  # noise of the network's 2D joints
     # Relative spread of adult hand lengths, which one image cannot see past: it scales the
     # position along the ray, and is part of the covariance.

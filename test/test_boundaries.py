@@ -38,7 +38,8 @@ FLOORS = {
         *('geometry', 'hand', 'tracking', 'weights'),
         *('selection', 'postprocess', 'preprocess', 'draw'),
         *('network.detectors', 'network', 'network.lean', 'backends', 'backends.tensorrt'),
-        *('environment', 'export', 'pipeline'),
+        *('environment', 'export'),
+        *('pipeline_config', 'candidates', 'placing', 'pipeline', 'following'),
     ],
     'handos_ros': [
         *('images', 'messages'),

@@ -41,6 +41,7 @@ class EngineOptions:
     precision: RequestedPrecision = 'auto'  # auto = the fastest that passed its comparison
     max_hands: int = 4  # decoders for more hands than this stay closed
     threads: int | None = None  # of a CPU backend; None = the cores that this process may use
+    window: bool = True  # open the graphs of a window, too, where the weights have them
     # The template of the weights (None: the embedded one), for torch, which builds the network.
     hand_model: HandModel | None = field(default=None, compare=False)
 
@@ -72,10 +73,12 @@ class WindowEngine:
     graphs: Engine
 
 
-def with_window(weights: Path, open_graphs: Callable[[ExportedWeights], Engine]) -> Engine:
-    """The graphs of an exported folder, those of its window among them."""
+def with_window(
+    weights: Path, options: EngineOptions, open_graphs: Callable[[ExportedWeights], Engine]
+) -> Engine:
+    """The graphs of an exported folder, those of its window among them where `options` say so."""
     engine = open_graphs(ExportedWeights.load(weights))
-    exported = ExportedWeights.load_window(weights)
+    exported = ExportedWeights.load_window(weights) if options.window else None
     if exported is not None and exported.window is not None:
         size_hw = exported.input_size_hw
         engine.window = WindowEngine(exported.window, size_hw, open_graphs(exported))

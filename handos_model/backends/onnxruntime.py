@@ -116,7 +116,7 @@ def session_options(threads: int | None, hands: int | None = None) -> Any:
 
 def open_with_provider(weights: Path, options: EngineOptions, device: str) -> Engine:
     """The graphs of an exported folder on 'cpu' or 'cuda'."""
-    return with_window(weights, lambda exported: open_graphs(exported, options, device))
+    return with_window(weights, options, lambda exported: open_graphs(exported, options, device))
 
 
 def open_graphs(exported: ExportedWeights, options: EngineOptions, device: str = 'cpu') -> Engine:

@@ -102,7 +102,7 @@ def open_engine(weights: Path, options: EngineOptions) -> Engine:
     import openvino as ov
 
     core = ov.Core()
-    return with_window(weights, lambda exported: _open_graphs(core, exported, options))
+    return with_window(weights, options, lambda exported: _open_graphs(core, exported, options))
 
 
 def _open_graphs(core: Any, exported: ExportedWeights, options: EngineOptions) -> Engine:

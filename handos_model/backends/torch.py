@@ -154,7 +154,7 @@ def engine_of_network(
     whole = engine(detector, decoder, size_hw, sizes)
     whole.at_size = partial(engine_of_network, network, options)
     place = window_place(network, WINDOW_PX)
-    if place is not None and size_hw == place.whole_hw:
+    if options.window and place is not None and size_hw == place.whole_hw:
         side_hw = (WINDOW_PX, WINDOW_PX)
         window = Window.at(decoder.spatial_shapes, place, side_hw)
         closer = engine(*lean_graphs(detector, decoder, window), side_hw, [1])

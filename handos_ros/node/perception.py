@@ -66,7 +66,10 @@ class PipelinePerception:
                 hand_length_m=settings.hand_length_m or None,
                 closer_below_px=PipelineConfig.closer_below_px if settings.closer_look else None,
             ),
-            EngineOptions(max_hands=settings.max_hands),
+            EngineOptions(
+                max_hands=settings.max_hands,
+                window=settings.closer_look or settings.follow > 0,
+            ),
             hand_model,
         )
         self._hands_of: Callable[..., list[Hand]] = self._pipeline

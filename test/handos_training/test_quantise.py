@@ -32,10 +32,18 @@ def test_what_passes_is_added(folder: Path) -> None:
     assert gate.images == 2
     assert {name.split('.')[1] for name in gate.losses} >= {'found'}
     assert after.hands('int8', 'grid_sample') == before.hands('fp32', 'grid_sample')
+    window = ExportedWeights.load_window(folder)
+    assert window is not None and window.gate('int8') == gate
+    assert {graph.file for graph in window.graphs if graph.precision == 'int8'} == {
+        'detector_window_int8.onnx',
+        'decoder_window_int8.onnx',
+    }
     verify_checksums(folder)
     for name in {name.split('.')[0] for name in gate.losses}:
         options = EngineOptions(precision='int8', max_hands=1, threads=1)
-        assert open_engine(name, folder, options).precision == 'int8'
+        engine = open_engine(name, folder, options)
+        assert engine.precision == 'int8'
+        assert engine.window is not None and engine.window.graphs.precision == 'int8'
     assert [graph for graph in after.graphs if graph.precision != 'int8'] == list(before.graphs)
     run(QuantiseConfig(folder, calibration=1, images=1, limit=1.0))  # replaces the old ones
     assert len(ExportedWeights.load(folder).graphs) == len(after.graphs)
@@ -62,6 +70,10 @@ def test_decoders_stay_in_float_where_they_lose(
     files = {graph.hands: graph.file for graph in after.graphs if graph.precision == 'int8'}
     assert files == {None: 'detector_int8.onnx', 1: 'decoder.onnx', 2: 'decoder.onnx'}
     assert not (folder / 'decoder_int8.onnx').exists()
+    window = ExportedWeights.load_window(folder)
+    assert window is not None
+    closer = {graph.hands: graph.file for graph in window.graphs if graph.precision == 'int8'}
+    assert closer == {None: 'detector_window_int8.onnx', 1: 'decoder_window.onnx'}
     assert after.path(1, 'int8', 'grid_sample') == folder / 'decoder.onnx'
 
 

@@ -93,7 +93,7 @@ def open_engine(weights: Path, options: EngineOptions) -> Engine:
         make = partial(_make, exported, options, preparation, toolkit)
         return BackgroundEngine(_reference(exported, options), make, 'TensorRT')
 
-    return with_window(weights, open_graphs)
+    return with_window(weights, options, open_graphs)
 
 
 def prepare(
@@ -116,7 +116,7 @@ def prepare(
         seen = [exported.seen(image) for image in images]
         return _engine(toolkit, preparation.prepare(_reference(exported, options), seen))
 
-    return with_window(weights, build)
+    return with_window(weights, options, build)
 
 
 def _make(

@@ -12,7 +12,8 @@ import torch
 from onnx import TensorProto
 from tensorrt_operators import assert_fit_for_tensorrt, with_hands
 
-from handos_model.backends.onnxruntime import OnnxGraph, session_options
+from handos_model.backends.base import EngineOptions
+from handos_model.backends.onnxruntime import OnnxGraph, open_engine, session_options
 from handos_model.backends.parity import (
     beyond_limits,
     decoder_parity,
@@ -27,6 +28,7 @@ from handos_model.export.plugin_sampling import PLUGIN, PLUGIN_DOMAIN
 from handos_model.network.graphs import DECODER_INPUTS, DECODER_OUTPUTS, build_graphs
 from handos_model.network.handos import HandOS
 from handos_model.weights.exported import ExportedWeights
+from handos_model.weights.store import sha256
 
 
 def assert_says_nothing_of_the_machine(path: Path) -> None:
@@ -253,3 +255,66 @@ def test_parity_speaks_of_pixels_and_millimetres() -> None:
 def test_what_cannot_be_exported_is_refused(changes: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         ExportConfig(**changes)  # type: ignore[arg-type]
+
+
+# Windows
+
+
+def test_a_window_s_graphs_have_their_weights_in_those_of_the_whole(tiny_weights: Path) -> None:
+    whole, window = ExportedWeights.load(tiny_weights), ExportedWeights.load_window(tiny_weights)
+    assert window is not None and window.window is not None
+    assert (window.input_size_hw, window.whole_hw) == ((64, 64), (96, 128))
+    assert window.variants() == whole.variants()
+    for precision, sampling in window.variants():
+        for hands in (None, *window.hands(precision, sampling)):
+            path = window.path(hands, precision, sampling)
+            beside = tiny_weights / path.name.replace('_window', '')
+            assert path.stat().st_size < 0.6 * beside.stat().st_size
+            stored = onnx.load(path, load_external_data=False)
+            assert sha256(beside) in stored.doc_string
+            elsewhere = [t for t in stored.graph.initializer if t.external_data]
+            assert {
+                e.value for t in elsewhere for e in t.external_data if e.key == 'location'
+            } == {beside.name}
+            assert len(elsewhere) > 10
+            onnx.checker.check_model(str(path))
+            assert_says_nothing_of_the_machine(path)
+        assert all(graph.parity for graph in window.graphs)
+
+
+def test_a_window_s_detector_keeps_the_contract(tiny_weights: Path) -> None:
+    window = ExportedWeights.load_window(tiny_weights)
+    assert window is not None
+    detector = onnx.load(window.path(None, 'fp32', 'grid_sample')).graph
+    assert describe(detector.input) == {'image': (TensorProto.UINT8, (1, 64, 64, 3))}
+    assert describe(detector.output) == {
+        'features': (TensorProto.FLOAT, (1, 84, 32)),
+        'queries': (TensorProto.FLOAT, (1, 5, 64)),
+        'boxes_cxcywh': (TensorProto.FLOAT, (1, 5, 4)),
+        'scores': (TensorProto.FLOAT, (1, 5)),
+    }
+
+
+def test_what_a_window_graph_sees_is_told_in_the_whole(tiny_weights: Path) -> None:
+    engine = open_engine(tiny_weights, EngineOptions(precision='fp32', max_hands=1, threads=1))
+    assert engine.window is not None
+    (top, left), side = engine.window.place.corner_px, 64
+    for image in made_up_images((64, 64)):
+        found = engine.window.graphs.detector.infer({'image': image[None]})
+        size = np.array([128, 96])
+        middles = found['boxes_cxcywh'][0, :, :2] * size
+        assert (middles > np.array([left, top]) - side / 2).all()
+        assert (middles < np.array([left, top]) + 1.5 * side).all()
+
+
+def test_no_window_where_none_fits_and_none_that_is_left_over(
+    network: HandOS, tmp_path: Path
+) -> None:
+    folder = tmp_path / 'weights'
+    for window_px, there in ((64, True), (0, False)):
+        config = ExportConfig(hands=(1,), window_px=window_px)
+        export(network, folder, config, licence='x', source_sha256='0' * 64)
+        assert (ExportedWeights.load_window(folder) is not None) == there
+        engine = open_engine(folder, EngineOptions(max_hands=1, threads=1))
+        assert (engine.window is not None) == there
+    assert open_engine(tmp_path / 'weights', EngineOptions(window=False)).window is None

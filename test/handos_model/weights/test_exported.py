@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from handos_model.backends import arithmetic
@@ -12,6 +13,7 @@ from handos_model.weights.exported import (
     AccuracyGate,
     ExportedWeights,
     GraphFile,
+    WindowPlace,
     graph_file_name,
 )
 from handos_model.weights.store import sha256
@@ -118,3 +120,26 @@ def test_8_bits_are_for_cpus_that_have_their_products(
     exported = replace(exported, gates=(gate,))
     assert arithmetic.fastest_on_cpu(exported) == expected
     assert (arithmetic.why_not_int8(exported) is None) == (expected == 'int8')
+
+
+def test_a_window_is_read_back_as_it_was_written(folder: Path) -> None:
+    assert ExportedWeights.load_window(folder) is None
+    whole = ExportedWeights.load(folder)
+    assert (whole.whole_hw, whole.manifest.name) == (whole.input_size_hw, 'manifest.json')
+    place = WindowPlace((96, 128), (0, 32))
+    written = replace(whole, input_size_hw=(64, 64), window=place)
+    written.manifest.write_text(written.to_json())
+    window = ExportedWeights.load_window(folder)
+    assert window == written
+    image = np.arange(96 * 128 * 3, dtype=np.uint32).astype(np.uint8).reshape(96, 128, 3)
+    assert (window.seen(image) == image[0:64, 32:96]).all() and whole.seen(image) is image
+    with pytest.raises(UserError, match=r'has no detector_window_fp16\.onnx'):
+        window.path(None, 'fp16', 'grid_sample')
+
+
+@pytest.mark.parametrize('place', [{}, {'whole_hw': 3, 'corner_px': [0, 0]}, 'middle'])
+def test_a_malformed_window_is_told(folder: Path, place: object) -> None:
+    values = json.loads((folder / 'manifest.json').read_text()) | {'window': place}
+    (folder / 'window.json').write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r'window\.json is malformed'):
+        ExportedWeights.load_window(folder)
