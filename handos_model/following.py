@@ -13,7 +13,7 @@ import numpy as np
 
 from handos_model.errors import UserError
 from handos_model.geometry.boxes import pairwise_iou
-from handos_model.pipeline import HandPipeline
+from handos_model.pipeline import SURE_SCORE, HandPipeline, boxes_of
 from handos_model.preprocess import ChannelOrder
 from handos_model.types import Camera, FloatArray, Hand, ImageArray
 
@@ -27,7 +27,7 @@ class FollowConfig:
 
     search_every: int = 10  # images; 1 = every one, and nothing is followed
     most_hands: int = 2  # to be followed; more windows would cost as much as the whole image
-    sure_score: float = 0.5  # of a hand in its window, below which it may be lost
+    sure_score: float = SURE_SCORE  # of a hand in its window, below which it may be lost
 
     def __post_init__(self) -> None:
         if self.search_every < 1 or self.most_hands < 1:
@@ -62,12 +62,12 @@ class HandFollower:
         self.searched = hands is None or self._followed + 1 >= self.config.search_every
         if hands is None:
             hands = self.pipeline(image, camera, *rest)
-            self._boxes_px = _boxes_of(hands)
+            self._boxes_px = boxes_of(hands)
         elif self.searched:
-            new = self.pipeline(image, camera, *rest, besides_px=_boxes_of(hands))
+            new = self.pipeline(image, camera, *rest, besides_px=boxes_of(hands))
             new = new[: max(0, self.pipeline.config.max_hands - len(hands))]
             hands = [*hands, *new]
-            self._boxes_px = np.concatenate([self._boxes_px, _boxes_of(new)])
+            self._boxes_px = np.concatenate([self._boxes_px, boxes_of(new)])
         self._followed = 0 if self.searched else self._followed + 1
         self._image_hw = (image.shape[0], image.shape[1])
         return sorted(hands, key=lambda hand: -hand.score)
@@ -89,7 +89,7 @@ class HandFollower:
         hands = [hand for hand in looks if hand is not None and hand.score >= config.sure_score]
         if len(hands) < len(looks):
             return None
-        boxes = _boxes_of(hands)
+        boxes = boxes_of(hands)
         if (np.triu(pairwise_iou(boxes, boxes), 1) > MERGED).any():
             return None
         # Hands are looked for where they are now: to expect them farther on made joints jitter.
@@ -98,7 +98,3 @@ class HandFollower:
         half = (before + SIZE_GAIN * (sizes - before)) / 2
         self._boxes_px = np.concatenate([middles - half, middles + half], axis=1)
         return hands
-
-
-def _boxes_of(hands: list[Hand]) -> FloatArray:
-    return np.array([hand.box_xyxy_px for hand in hands]).reshape(-1, 4)

@@ -26,6 +26,8 @@ from handos_model.weights.store import check_template, find_weights, load_config
 __all__ = ['HandPipeline', 'PipelineConfig', 'StageTimes']
 
 MAX_SIZES = 4  # kept graphs of other input sizes
+MOST_DOUBTFUL = 2  # instances that are looked at for being doubtful
+SURE_SCORE = 0.5  # of what is a hand in its window
 SAME_HAND = 0.3  # IoU of a box and what is found in its window
 
 
@@ -172,7 +174,8 @@ class HandPipeline:
         if candidates is not None:
             hands = self._placer(candidates, camera, depth_m)
         mark()
-        hands = self._closer(hands, image, camera, depth_m, channel_order)
+        doubtful_px = self._doubtful_px(scores, boxes, hands, besides_px)
+        hands = self._look_again(hands, doubtful_px, image, camera, depth_m, channel_order)
         mark()
         self.times = StageTimes(*np.diff(marks).tolist())
         return hands
@@ -242,27 +245,62 @@ class HandPipeline:
             return None
         return self._decoder(window.graphs, closeup, found, np.array([best]))
 
-    def _closer(
+    def _doubtful_px(
+        self,
+        scores: FloatArray,
+        boxes_cxcywh: FloatArray,
+        hands: list[Hand],
+        besides_px: FloatArray | None,
+    ) -> FloatArray:
+        """Boxes [N,4] of what may be further hands, the likeliest first."""
+        config, found_px = self.config, boxes_of(hands)
+        if besides_px is not None:
+            found_px = np.concatenate([found_px, besides_px])
+        room = min(MOST_DOUBTFUL, config.max_hands - len(hands))
+        if config.doubtful_score is None or not self.can_look_closer or room < 1:
+            return np.zeros((0, 4))
+        doubtful = (scores >= config.doubtful_score) & (scores < config.score_threshold)
+        rows = np.flatnonzero(doubtful)
+        boxes_px = self._letterbox.boxes_to_image(boxes_cxcywh[rows[np.argsort(-scores[rows])]])
+        kept = np.zeros((0, 4))
+        for box_px in boxes_px:
+            known = np.concatenate([found_px, kept])
+            if len(kept) < room and not lies_over(box_px[None], known)[0]:
+                kept = np.concatenate([kept, box_px[None]])
+        return kept
+
+    def _look_again(
         self,
         hands: list[Hand],
+        doubtful_px: FloatArray,
         image: ImageArray,
         camera: Camera,
         depth_m: FloatArray | None,
         channel_order: ChannelOrder,
     ) -> list[Hand]:
-        """The hands, small ones as they look from near; the score stays that of the whole image,
-        by which hands were chosen."""
-        if self.config.closer_below_px is None or not self.can_look_closer or not hands:
+        """The hands, small ones as they look from near, and those that are only sure from near.
+
+        A small hand keeps the score of the whole image, by which it was chosen.
+        """
+        boxes = boxes_of(hands)
+        small = np.zeros(0, int)
+        if self.config.closer_below_px is not None and self.can_look_closer:
+            sides_px = (boxes[:, 2:] - boxes[:, :2]).max(1) * self._letterbox.scale_xy.min()
+            small = np.flatnonzero(sides_px < self.config.closer_below_px)
+        wanted = np.concatenate([boxes[small], doubtful_px])
+        if not len(wanted):
             return hands
-        boxes = np.array([hand.box_xyxy_px for hand in hands])
-        sides_px = (boxes[:, 2:] - boxes[:, :2]).max(1) * self._letterbox.scale_xy.min()
-        small = np.flatnonzero(sides_px < self.config.closer_below_px)
-        if len(small):
-            looks = self._looks(image, camera, boxes[small], depth_m, channel_order)
-            for index, hand in zip(small, looks, strict=True):
-                if hand is not None:
-                    hands[index] = replace(hand, score=hands[index].score)
-        return hands
+        looks = self._looks(image, camera, wanted, depth_m, channel_order)
+        for index, hand in zip(small, looks, strict=False):
+            if hand is not None:
+                hands[index] = replace(hand, score=hands[index].score)
+        sure = max(SURE_SCORE, self.config.score_threshold)
+        for hand in looks[len(small) :]:
+            if hand is None or hand.score < sure:
+                continue
+            if not lies_over(hand.box_xyxy_px[None], boxes_of(hands))[0]:
+                hands.append(hand)
+        return sorted(hands, key=lambda hand: -hand.score)
 
     def in_boxes(self, image: ImageArray, camera: Camera, boxes_xyxy_px: FloatArray) -> list[Hand]:
         """The hands in given boxes [N,4] of the image, in their order: what papers call inference
@@ -324,3 +362,8 @@ class HandPipeline:
             self._engines[network_hw] = make(network_hw)
         self.network_hw, self.engine = network_hw, self._engines[network_hw]
         self._input = np.empty((1, *network_hw, 3), np.uint8)
+
+
+def boxes_of(hands: list[Hand]) -> FloatArray:
+    """boxes_xyxy_px [N,4] of N hands."""
+    return np.array([hand.box_xyxy_px for hand in hands]).reshape(-1, 4)

@@ -24,6 +24,9 @@ class PipelineConfig:
     # Hands whose longer side is less in the network's input are looked at again, enlarged: they
     # cost a second, smaller run each. None leaves them as they are.
     closer_below_px: float | None = 48.0
+    # Instances from this score up to the threshold are looked at from near as well, and are hands
+    # if they are sure there (0.5). None takes the first look's word.
+    doubtful_score: float | None = 0.05
     sigma_px: float = 2.0  # noise of the network's 2D joints
     # Relative spread of adult hand lengths, which one image cannot see past: it scales the
     # position along the ray, and is part of the covariance.
@@ -34,6 +37,8 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.score_threshold <= 1 or not 0 <= self.nms_threshold <= 1:
             raise UserError('score_threshold and nms_threshold must be within 0 and 1')
+        if self.doubtful_score is not None and self.doubtful_score <= 0:
+            raise UserError('doubtful_score must be above 0: nearly nothing is a hand')
         if self.max_hands < 1:
             raise UserError(f'max_hands={self.max_hands} must be at least 1')
         if self.hand_length_m is not None and not 0.08 <= self.hand_length_m <= 0.3:
@@ -49,6 +54,7 @@ class PipelineConfig:
             score_threshold=0.1,
             duplicate_similarity=None,
             closer_below_px=None,
+            doubtful_score=None,
             max_hands=max_hands,
             network_placement=True,
         )

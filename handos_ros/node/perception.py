@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -57,15 +58,17 @@ class PipelinePerception:
         report(f'loading {settings.model}')
         hand_model = HandModel.of(settings.mano)
         self._fitter = PoseFitter(hand_model)
+        config = PipelineConfig(
+            score_threshold=settings.score_threshold,
+            max_hands=settings.max_hands,
+            hand_length_m=settings.hand_length_m or None,
+        )
+        if not settings.closer_look:
+            config = replace(config, closer_below_px=None, doubtful_score=None)
         self._pipeline = HandPipeline(
             settings.model,
             settings.backend,
-            PipelineConfig(
-                score_threshold=settings.score_threshold,
-                max_hands=settings.max_hands,
-                hand_length_m=settings.hand_length_m or None,
-                closer_below_px=PipelineConfig.closer_below_px if settings.closer_look else None,
-            ),
+            config,
             EngineOptions(
                 max_hands=settings.max_hands,
                 window=settings.closer_look or settings.follow > 0,

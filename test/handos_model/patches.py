@@ -34,6 +34,7 @@ class PatchNetwork:
         self._corner_xy = np.array(corner_px[::-1])
         self.runs = 0  # of the detector
         self.blind = False
+        self.gain = 1.0  # of scores
         vertices, joints = HAND_MODEL.pose(np.tile(np.eye(3), (16, 1, 1)), np.zeros(10))
         self._vertices, self._joints = vertices - joints[ROOT_JOINT], joints - joints[ROOT_JOINT]
         flat = self._joints[:, :2]
@@ -56,7 +57,8 @@ class PatchNetwork:
             low = np.array([x, y]) + self._corner_xy
             size = np.array([w, h])
             boxes[0, row] = np.concatenate([low + size / 2, size]) / np.tile(WHOLE_HW[::-1], 2)
-            scores[0, row] = (float(grey[labels == row + 1].max()) - DARK) / (255 - DARK)
+            brightness = float(grey[labels == row + 1].max())
+            scores[0, row] = self.gain * (brightness - DARK) / (255 - DARK)
         queries = np.zeros((1, QUERIES, 2), np.float32)
         features = np.zeros((1, 1, 1), np.float32)
         return {

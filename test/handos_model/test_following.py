@@ -72,6 +72,38 @@ def test_weights_without_a_window_see_every_hand_once() -> None:
     assert whole.runs == 4
 
 
+def test_a_doubtful_hand_counts_if_it_is_sure_from_near() -> None:
+    pipeline, whole, window = patch_pipeline(score_threshold=0.6)
+    faint = picture(LARGE, brightness=200)  # a score of 0.48
+    assert pipeline(faint, CAMERA) == []
+    assert (whole.runs, window.runs) == (1, 1)
+    window.gain = 1.5
+    hands = pipeline(faint, CAMERA)
+    assert hands[0].score == pytest.approx(1.5 * 50 / 105)
+    np.testing.assert_allclose(boxes_of(hands), box_of(LARGE)[None], atol=2.5)
+
+
+def test_what_lies_over_a_hand_is_not_doubtful() -> None:
+    """A part of a hand that is found already, or of one that is known."""
+    pipeline, _, window = patch_pipeline(score_threshold=0.6)
+    image = picture(LARGE)
+    image[120:180, 220:300] = 0
+    image[130:170, 230:290] = 200  # faint, within the other
+    window.gain = 1.5
+    assert len(pipeline(image, CAMERA)) == 1 and window.runs == 0
+    faint = picture(LARGE, brightness=200)
+    assert pipeline(faint, CAMERA, besides_px=box_of(LARGE)[None]) == [] and window.runs == 0
+
+
+def test_at_most_two_doubtful_ones_are_looked_at() -> None:
+    pipeline, _, window = patch_pipeline(score_threshold=0.6)
+    patches = [(20 + 150 * i, 20 + 60 * i, 90, 100) for i in range(4)]
+    assert pipeline(picture(*patches, brightness=200), CAMERA) == []
+    assert window.runs == 2
+    sure, _, window = patch_pipeline(score_threshold=0.6, doubtful_score=None)
+    assert sure(picture(*patches, brightness=200), CAMERA) == [] and window.runs == 0
+
+
 def test_known_hands_are_left_out() -> None:
     pipeline, _, _ = patch_pipeline()
     known = box_of(LARGE)[None]
