@@ -110,8 +110,8 @@ class Settings:
     )
     closer_look: bool = parameter(
         True,
-        'Look at hands that are small in the image, or doubtful, a second time, enlarged: far better '
-        'joints and a few more hands, for about half of the time of an image each.',
+        'Look at hands that are small in the image, or doubtful, a second time, enlarged: far '
+        'better joints and a few more hands, for about half of the time of an image each.',
     )
     follow: int = parameter(
         0,
