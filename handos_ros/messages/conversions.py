@@ -25,7 +25,7 @@ from handos_model.types import (
 )
 from handos_ros.images import compressed, encodings
 from handos_ros.images.encodings import ImageError
-from handos_ros.messages.stamped import Stamped
+from handos_ros.messages.stamped import CameraInfo, Header, Image, Picture, Stamped
 
 MessageTypes = Callable[[str], Any]  # 'package/msg/Name' -> class
 UNKNOWN_ROTATION_VARIANCE_RAD2 = np.pi**2
@@ -55,7 +55,7 @@ def stamp_ns(message: Stamped) -> int:
     return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
 
 
-def image_to_rgb(message: Any, limits: Limits) -> ImageArray:
+def image_to_rgb(message: Picture, limits: Limits) -> ImageArray:
     """sensor_msgs/Image or CompressedImage -> [H,W,3] uint8 RGB. Raises ImageError."""
     if hasattr(message, 'format'):
         return compressed.decode_compressed_rgb(
@@ -64,7 +64,7 @@ def image_to_rgb(message: Any, limits: Limits) -> ImageArray:
     return encodings.decode_rgb(**_layout(message), max_pixels=limits.max_pixels)
 
 
-def depth_to_m(message: Any, shape: tuple[int, int], limits: Limits) -> FloatArray:
+def depth_to_m(message: Image, shape: tuple[int, int], limits: Limits) -> FloatArray:
     """sensor_msgs/Image 16UC1 or 32FC1 -> [H,W] float32 metres, NaN where unknown.
 
     `shape` is (H, W) of the colour image that it must cover. Raises ImageError.
@@ -77,7 +77,7 @@ def depth_to_m(message: Any, shape: tuple[int, int], limits: Limits) -> FloatArr
     return encodings.decode_depth_m(**_layout(message), max_pixels=limits.max_pixels)
 
 
-def camera_from_info(message: Any, shape: tuple[int, int]) -> Camera:
+def camera_from_info(message: CameraInfo, shape: tuple[int, int]) -> Camera:
     """sensor_msgs/CameraInfo -> the camera of images of `shape` (H, W), binning and ROI applied.
 
     Raises CameraInfoError for an uncalibrated camera or one of another size.
@@ -110,7 +110,7 @@ def camera_from_info(message: Any, shape: tuple[int, int]) -> Camera:
 
 def hands_to_message(
     types: MessageTypes,
-    header: Any,
+    header: Header,
     hands: Sequence[Hand],
     *,
     model: str,
@@ -136,7 +136,7 @@ def hands_to_message(
 
 def hand_to_message(
     types: MessageTypes,
-    header: Any,
+    header: Header,
     hand: Hand,
     rotation_xyzw: Sequence[float],
     *,
@@ -186,7 +186,7 @@ def topology_to_message(
     )
 
 
-def detections_to_message(types: MessageTypes, header: Any, hands: Sequence[Hand]) -> Any:
+def detections_to_message(types: MessageTypes, header: Header, hands: Sequence[Hand]) -> Any:
     """vision_msgs/Detection2DArray: the boxes, with the side as class."""
     result_type = types('vision_msgs/msg/ObjectHypothesisWithPose')
     detection_type = types('vision_msgs/msg/Detection2D')
@@ -206,7 +206,7 @@ def detections_to_message(types: MessageTypes, header: Any, hands: Sequence[Hand
     return types('vision_msgs/msg/Detection2DArray')(header=header, detections=detections)
 
 
-def transforms_to_message(types: MessageTypes, header: Any, hands: Sequence[Hand]) -> Any:
+def transforms_to_message(types: MessageTypes, header: Header, hands: Sequence[Hand]) -> Any:
     """tf2_msgs/TFMessage: `<camera>/hand_<id>` is the wrist in the camera's optical frame."""
     transform_type = types('geometry_msgs/msg/TransformStamped')
     transforms = []
@@ -220,7 +220,7 @@ def transforms_to_message(types: MessageTypes, header: Any, hands: Sequence[Hand
     return types('tf2_msgs/msg/TFMessage')(transforms=transforms)
 
 
-def rgb_to_image_message(types: MessageTypes, header: Any, image_rgb: ImageArray) -> Any:
+def rgb_to_image_message(types: MessageTypes, header: Header, image_rgb: ImageArray) -> Any:
     """sensor_msgs/Image in rgb8 from [H,W,3]."""
     height, width, channels = image_rgb.shape
     return types('sensor_msgs/msg/Image')(
@@ -233,7 +233,7 @@ def rgb_to_image_message(types: MessageTypes, header: Any, image_rgb: ImageArray
     )
 
 
-def camera_to_info_message(types: MessageTypes, header: Any, camera: Camera) -> Any:
+def camera_to_info_message(types: MessageTypes, header: Header, camera: Camera) -> Any:
     """sensor_msgs/CameraInfo; K stays zero, as ROS wants it, where the camera is a guess."""
     message = types('sensor_msgs/msg/CameraInfo')(
         header=header,
@@ -249,7 +249,7 @@ def camera_to_info_message(types: MessageTypes, header: Any, camera: Camera) -> 
     return message
 
 
-def _layout(message: Any) -> dict[str, Any]:
+def _layout(message: Image) -> dict[str, Any]:
     return {
         'data': message.data,
         'encoding': message.encoding,
@@ -260,7 +260,7 @@ def _layout(message: Any) -> dict[str, Any]:
     }
 
 
-def _distortion(message: Any) -> tuple[DistortionModel, FloatArray]:
+def _distortion(message: CameraInfo) -> tuple[DistortionModel, FloatArray]:
     distortion = np.array(message.d, np.float64)
     name = message.distortion_model or 'plumb_bob'
     model = next((known for known in DISTORTION_LENGTHS if known == name), None)

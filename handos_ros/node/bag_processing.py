@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from handos_model.errors import UserError
 from handos_ros.messages import conversions
+from handos_ros.messages.stamped import CameraInfo
 from handos_ros.node.diagnostics import Statistics
 from handos_ros.node.frame_messages import FrameMessages
 from handos_ros.node.parameters import Settings
@@ -93,7 +93,7 @@ class BagProcessor:
         self._process = FrameProcessor(settings, self._statistics, self._depths)
         self._make = FrameMessages(messages, settings.marker_lifetime_s)
         self._stamps = StampGuard()
-        self._camera_info: Any = None
+        self._camera_info: CameraInfo | None = None
         self._waiting: BagMessage | None = None  # an image whose depth may still come
 
     def run(self, reader: BagReader) -> Iterator[int]:

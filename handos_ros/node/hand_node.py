@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from handos_model.errors import UserError
 from handos_model.tracking.tracker import Tracker
 from handos_ros.messages import conversions
+from handos_ros.messages.stamped import CameraInfo, Picture
 from handos_ros.node import parameters
 from handos_ros.node.deaf_reader import DeafReader, Remedy
 from handos_ros.node.diagnostics import (
@@ -84,7 +85,7 @@ class HandNode(LifecycleNode):
         self._stays_deaf: DeafReader | None = None  # whatever is made anew in this participant
         self._stamps = StampGuard()
         self._depths = DepthBuffer()
-        self._camera_info: Any = None
+        self._camera_info: CameraInfo | None = None
         self._configured: Configured | None = None
         # While active:
         self._images: Intake | None = None
@@ -197,7 +198,7 @@ class HandNode(LifecycleNode):
         self.get_logger().info(f'{perception.model} runs on {perception.backend}')
         return perception
 
-    def _on_image(self, message: Any) -> None:
+    def _on_image(self, message: Picture) -> None:
         statistics = self._statistics
         statistics.frame_received()
         if self._depth_images is not None:
@@ -219,7 +220,7 @@ class HandNode(LifecycleNode):
         else:
             worker.submit(Frame(message, self._camera_info, stamp_ns, time.monotonic()))
 
-    def _on_camera_info(self, message: Any) -> None:
+    def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
         self._image_reader.pulse()
 

@@ -6,14 +6,13 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from handos_model.tracking.tracker import Tracker
 from handos_model.types import Camera, FloatArray, Hand, ImageArray, TrackState
 from handos_ros.images.encodings import ImageError
 from handos_ros.messages import conversions
 from handos_ros.messages.conversions import CameraInfoError
-from handos_ros.messages.stamped import Header, Stamped
+from handos_ros.messages.stamped import CameraInfo, Header, Image, Picture
 from handos_ros.node.diagnostics import Statistics
 from handos_ros.node.parameters import Settings
 from handos_ros.node.perception import Perception
@@ -27,8 +26,8 @@ DEPTH_KEPT = 8
 class Frame:
     """An image message and what belongs to it."""
 
-    image: Stamped
-    camera_info: Any  # None before the first one
+    image: Picture
+    camera_info: CameraInfo | None  # None before the first one
     stamp_ns: int
     received_at_s: float  # monotonic clock
 
@@ -87,15 +86,15 @@ class DepthBuffer:
 
     def __init__(self, wait_s: float = DEPTH_WAIT_S) -> None:
         self._wait_s = wait_s
-        self._messages: deque[Stamped] = deque(maxlen=DEPTH_KEPT)
+        self._messages: deque[Image] = deque(maxlen=DEPTH_KEPT)
         self._condition = threading.Condition()
 
-    def add(self, message: Stamped) -> None:
+    def add(self, message: Image) -> None:
         with self._condition:
             self._messages.append(message)
             self._condition.notify_all()
 
-    def find(self, stamp_ns: int, tolerance_s: float) -> Stamped | None:
+    def find(self, stamp_ns: int, tolerance_s: float) -> Image | None:
         """The nearest message within the tolerance, waited for shortly; None if there is none."""
         deadline_s = time.monotonic() + self._wait_s
         with self._condition:
@@ -193,7 +192,7 @@ class FrameProcessor:
             lost = self._tracker.reset()
         return self._tracker.update(hands, stamp_s) + lost
 
-    def _camera(self, info: Any, shape: tuple[int, int]) -> Camera:
+    def _camera(self, info: CameraInfo | None, shape: tuple[int, int]) -> Camera:
         height, width = shape
         problem = 'no camera_info has arrived: publish it, or remap camera_info to its topic'
         if info is not None:

@@ -16,6 +16,7 @@ from handos_ros.images.encodings import ImageError
 from handos_ros.messages import conversions
 from handos_ros.messages.conversions import CameraInfoError, Limits
 from handos_ros.messages.hand_messages import hand_from_message
+from handos_ros.messages.stamped import CameraInfo, Picture
 
 IMAGES_KEPT = 16  # hands come after their image
 
@@ -47,14 +48,14 @@ class FrameAssembler:
     """Finds the image, the calibration and the triangles that belong to the hands."""
 
     def __init__(self) -> None:
-        self._images: deque[Any] = deque(maxlen=IMAGES_KEPT)
-        self._camera_info: Any = None
+        self._images: deque[Picture] = deque(maxlen=IMAGES_KEPT)
+        self._camera_info: CameraInfo | None = None
         self._triangles: npt.NDArray[np.int64] | None = None
 
-    def add_image(self, message: Any) -> None:
+    def add_image(self, message: Picture) -> None:
         self._images.append(message)
 
-    def add_camera_info(self, message: Any) -> None:
+    def add_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
 
     def add_topology(self, message: Any) -> None:

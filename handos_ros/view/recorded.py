@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from handos_model.errors import UserError
 from handos_ros.node.bag_processing import find_camera
@@ -23,7 +24,7 @@ def recorded_frames(path: Path, image: str, camera_info: str) -> Iterator[tuple[
         if not hands_topic:
             raise UserError(f'{path} holds no hands: add them with `handos bag {path} OUTPUT`')
         camera = find_camera(reader.topics, image, camera_info)
-        add = {
+        add: dict[str, Callable[[Any], None]] = {
             camera.image: assembler.add_image,
             camera.camera_info: assembler.add_camera_info,
             _topic_of(reader.topics, TOPOLOGY_TYPE): assembler.add_topology,
