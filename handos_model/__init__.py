@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from handos_model.config import HandOSConfig
     from handos_model.errors import UserError
+    from handos_model.following import HandFollower
     from handos_model.hand.model import HandModel
     from handos_model.network.handos import HandOS
     from handos_model.pipeline import HandPipeline, PipelineConfig
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _MODULES = {
     'Camera': 'types',
     'Hand': 'types',
+    'HandFollower': 'following',
     'HandModel': 'hand.model',
     'HandOS': 'network.handos',  # needs torch
     'HandOSConfig': 'config',
@@ -32,6 +34,7 @@ _MODULES = {
 __all__ = [
     'Camera',
     'Hand',
+    'HandFollower',
     'HandModel',
     'HandOS',
     'HandOSConfig',

@@ -208,8 +208,9 @@ class Closeup(Mapping):
         shift = self._offset - np.array(self.corner_px[::-1])
         low = np.floor(-shift / self.scale).astype(int) - 2  # the image's part that is seen
         high = np.ceil((np.array([width, height]) - shift) / self.scale).astype(int) + 2
-        low = np.maximum(low, 0)
-        high = np.maximum(np.minimum(high, self.image_hw[::-1]), low + 1)
+        size = np.array(self.image_hw[::-1])
+        low = np.minimum(np.maximum(low, 0), size - 1)
+        high = np.maximum(np.minimum(high, size), low + 1)
         part = image[low[1] : high[1], low[0] : high[0]]
         pixels = 1  # of the image that become one of `part`, each way
         while 2 * pixels * self.scale <= 1 and 2 * pixels <= min(high - low):

@@ -85,3 +85,8 @@ def test_no_box_is_too_small_or_too_large(box: list[float]) -> None:
     closeup = closeup_about(box)
     assert seen(closeup, np.full((480, 640, 3), 50, np.uint8)).any()
     assert np.isfinite(closeup.to_image(np.array([0.5, 0.5]))).all()
+
+
+def test_a_box_beside_the_image_shows_grey() -> None:
+    view = seen(closeup_about([900, 700, 960, 760]), np.full((480, 640, 3), 50, np.uint8))
+    assert (view == PADDING_VALUE).all()
