@@ -3,6 +3,7 @@
     python benchmarks/synthetic.py --weights weights/nano --samples 2000 > synthetic.json
 
 The same protocol as `handos-eval synth`: full images, no true box or side, a missed hand counts.
+With --closer-look small and doubtful hands are seen again, as the node does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument('--weights', default='weights/nano')
     parser.add_argument('--samples', type=int, default=2000)
     parser.add_argument('--backend', default='auto')
+    parser.add_argument('--closer-look', action='store_true')
     parser.add_argument('--out', type=Path, help='folder for scores.json')
     arguments = parser.parse_args()
     config = EvalConfig(
@@ -31,6 +33,7 @@ def main() -> None:
         out=arguments.out,
         backend=arguments.backend,
         samples=arguments.samples,
+        closer_look=arguments.closer_look,
     )
     started_s = time.monotonic()
     with redirect_stdout(stderr):  # the tables are for a person, the JSON for a program

@@ -59,6 +59,9 @@ class EvalConfig:
     boxes: Literal['detector', 'truth'] = 'detector'
     every: int = 1  # evaluate every n-th image only (no submission file then)
     samples: int = 1000  # images of `synth`
+    closer_look: bool = (
+        False  # see small and doubtful hands again, as the node does, not the paper
+    )
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.samples < 1:
@@ -173,6 +176,7 @@ def run(config: EvalConfig, pipeline: Pipeline | None = None) -> dict[str, Any]:
         'config': {key: str(value) for key, value in asdict(config).items()},
         'protocol': {
             'images': 'full', 'boxes': config.boxes, 'score': 0.1, 'nms_iou': 0.9,
+            'closer_look': config.closer_look,
             'match_iou': MIN_IOU,
             'missed_hand': 'V = 0, PCK = 0, AUC = 0',
             'template': 'embedded' if mano is None else 'mano',
@@ -202,7 +206,12 @@ def open_pipeline(config: EvalConfig, mano: HandModel | None) -> Pipeline:
         if config.boxes == 'truth':
             raise UserError('--boxes truth is for weights of the full stage')
         return FlatPipeline(folder, mano)
-    return HandPipeline(folder, config.backend, PipelineConfig.paper(), hand_model=mano)
+    paper, node = PipelineConfig.paper(), PipelineConfig()
+    if config.closer_look:
+        paper = replace(
+            paper, closer_below_px=node.closer_below_px, doubtful_score=node.doubtful_score
+        )
+    return HandPipeline(folder, config.backend, paper, hand_model=mano)
 
 
 def tables(scores: dict[str, float], title: str) -> list[Table]:
