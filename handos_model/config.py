@@ -214,7 +214,7 @@ class HandOSConfig:
         """Parse `config.json`; an unknown or malformed field is named in a UserError."""
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # numbers too long, brackets too deep
             raise UserError(f'config.json is not JSON: {error}') from error
         parts = {
             'detector': DetectorConfig,

@@ -107,8 +107,10 @@ class ExportedWeights:
                 f'{folder} has no {path.name}: export the weights first '
                 '(handos export WEIGHTS --out DIR)'
             ) from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f'{path} cannot be read ({error}): export the weights again') from None
+        if not isinstance(values, dict):
+            raise UserError(f'{path} is malformed (no object): export the weights again')
         version = values.pop('format', None)
         if version != FORMAT_VERSION:
             raise UserError(

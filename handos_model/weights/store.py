@@ -76,8 +76,12 @@ def sha256(path: Path) -> str:
 
 
 def load_config(folder: Path) -> HandOSConfig:
-    """The parsed `config.json` of a weights folder."""
-    return HandOSConfig.from_json((folder / CONFIG).read_text())
+    """The parsed `config.json` of a weights folder. Raises UserError."""
+    try:
+        text = (folder / CONFIG).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{folder / CONFIG} cannot be read ({error}): fetch it again') from None
+    return HandOSConfig.from_json(text)
 
 
 def check_template(config: HandOSConfig, hand_model: HandModel) -> None:

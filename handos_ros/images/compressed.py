@@ -13,6 +13,7 @@ from handos_ros.images.encodings import MAX_PIXELS, ImageError
 
 MAX_COMPRESSED_BYTES = 64 * 1024 * 1024
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+PNG_CHUNK_FRAME = 12  # bytes of a chunk's length, kind and checksum
 JPEG_SIGNATURE = b'\xff\xd8\xff'
 JPEG_END = b'\xff\xd9'
 JPEG_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..15, not DHT JPG DAC
@@ -50,12 +51,7 @@ def decode_compressed_rgb(
 def compressed_size(raw: bytes) -> tuple[int, int]:
     """Width and height in the header of a complete JPEG or PNG file. Raises ImageError."""
     if raw.startswith(PNG_SIGNATURE):
-        if len(raw) < 33 or raw[12:16] != b'IHDR':
-            raise ImageError('PNG image without a header: it is damaged')
-        if b'IEND' not in raw[-64:]:
-            raise ImageError('PNG image is cut off: parts of it were lost on the way')
-        width, height = struct.unpack('>II', raw[16:24])
-        return width, height
+        return _png_size(raw)
     if raw.startswith(JPEG_SIGNATURE):
         if not raw.rstrip(b'\0').endswith(JPEG_END):  # webcams pad with zeros
             raise ImageError('JPEG image is cut off: parts of it were lost on the way')
@@ -64,6 +60,25 @@ def compressed_size(raw: bytes) -> tuple[int, int]:
         'compressed image is neither JPEG nor PNG: set the image transport to jpeg or png '
         '(compressedDepth and video streams are not supported)'
     )
+
+
+def _png_size(raw: bytes) -> tuple[int, int]:
+    """Of the first chunk, after the others were found whole.
+
+    OpenCV believes a chunk's length before it looks how much there is: 45 bytes made it fill 4 GB.
+    """
+    if len(raw) < 33 or raw[12:16] != b'IHDR':
+        raise ImageError('PNG image without a header: it is damaged')
+    position, kind = len(PNG_SIGNATURE), b''
+    while kind != b'IEND':
+        if position + PNG_CHUNK_FRAME > len(raw):
+            raise ImageError('PNG image is cut off: parts of it were lost on the way')
+        length, kind = struct.unpack('>I4s', raw[position : position + 8])
+        position += PNG_CHUNK_FRAME + length
+    if position > len(raw):
+        raise ImageError('PNG image is cut off: parts of it were lost on the way')
+    width, height = struct.unpack('>II', raw[16:24])
+    return width, height
 
 
 def _jpeg_size(raw: bytes) -> tuple[int, int]:

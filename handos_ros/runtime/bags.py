@@ -20,7 +20,7 @@ try:
         QosReliability,
         QosTime,
     )
-    from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer
+    from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 except ModuleNotFoundError as error:
     raise UserError(
         f"{error.name} is missing, which reads and writes recordings: pip install 'rosbags>=0.11'"
@@ -79,8 +79,8 @@ class BagReader:
         try:
             self._reader = Reader(path)
             self._reader.open()
-        except (ReaderError, OSError, AssertionError) as error:
-            raise UserError(f'{path} is no recording that can be read: {error}') from error
+        except Exception as error:  # what its parser meets in a damaged file raises anything
+            raise UserError(f'{path} is no recording that can be read: {error!r}') from error
         self.path = path
         self.connections: list[Connection] = list(self._reader.connections)
         self.topics = {c.topic: full_type_name(c.msgtype) for c in self.connections}
@@ -102,8 +102,8 @@ class BagReader:
                 # One file of a compressed recording, read alone, does not say that it is one.
                 whole = zstd.decompress(raw) if raw.startswith(ZSTD_MAGIC) else raw
                 yield BagMessage(connection.topic, type_name, time_ns, whole)
-        except (ReaderError, OSError, zstd.ZstdError) as error:
-            raise UserError(f'{self.path} is damaged: {error}') from error
+        except Exception as error:  # as above
+            raise UserError(f'{self.path} is damaged: {error!r}') from error
 
 
 class BagWriter:

@@ -57,7 +57,13 @@ def read_signed(path: Path, key: bytes) -> SignedFile:
     body = signed[_LENGTHS.size :]
     if header_bytes + payload_bytes != len(body):
         raise RefusedFileError('its lengths are wrong')
-    return SignedFile(json.loads(bytes(body[:header_bytes])), bytes(body[header_bytes:]))
+    try:
+        header = json.loads(bytes(body[:header_bytes]))
+    except (ValueError, RecursionError):
+        raise RefusedFileError('its header is no JSON') from None
+    if not isinstance(header, dict):
+        raise RefusedFileError('its header is no object')
+    return SignedFile(header, bytes(body[header_bytes:]))
 
 
 def write_signed(path: Path, key: bytes, header: dict[str, Any], payload: bytes) -> None:
