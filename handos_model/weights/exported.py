@@ -16,6 +16,7 @@ from handos_model.weights.store import sha256
 MANIFEST = 'manifest.json'
 WINDOW_MANIFEST = 'window.json'  # of the graphs that see a window of the input; not all have them
 FORMAT_VERSION = 3
+LOCATION = b'\n\x08location\x12'
 HANDS = 'hands'  # name of the size K of a decoder's inputs, which whoever opens the file fixes
 
 Precision: TypeAlias = Literal['fp32', 'fp16', 'int8']
@@ -191,7 +192,23 @@ class ExportedWeights:
             raise UserError(f'{path} is missing: export the weights again')
         if sha256(path) != graph.sha256:
             raise UserError(f'{path} is damaged or was changed: export the weights again')
+        for name in files_beside(path.read_bytes()):
+            if (self.folder / name).parent != self.folder or not (self.folder / name).is_file():
+                raise UserError(f'{path} wants weights in {name!r}, which is not beside it')
         return path
+
+
+def files_beside(graph: bytes) -> set[str]:
+    """Names of the files in which an ONNX graph says that tensors of its lie.
+
+    A runtime opens them as they are named, so they are looked at before one gets the graph. The
+    names stand behind the key `location`, as protobuf writes a pair of strings.
+    """
+    names, end = set(), 0
+    while (start := graph.find(LOCATION, end)) >= 0:
+        end = start + len(LOCATION) + 1
+        names.add(graph[end : end + graph[end - 1]].decode(errors='replace'))
+    return names
 
 
 def graph_file_name(

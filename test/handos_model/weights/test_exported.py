@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from handos_model.backends import arithmetic
 from handos_model.errors import UserError
@@ -14,6 +15,7 @@ from handos_model.weights.exported import (
     ExportedWeights,
     GraphFile,
     WindowPlace,
+    files_beside,
     graph_file_name,
 )
 from handos_model.weights.store import sha256
@@ -143,3 +145,24 @@ def test_a_malformed_window_is_told(folder: Path, place: object) -> None:
     (folder / 'window.json').write_text(json.dumps(values))
     with pytest.raises(UserError, match=r'window\.json is malformed'):
         ExportedWeights.load_window(folder)
+
+
+@pytest.mark.parametrize('name', ['../secret', '/etc/passwd', 'gone.onnx', 'decoder.onnx'])
+def test_a_graph_may_only_read_files_beside_it(folder: Path, name: str) -> None:
+    tensor = numpy_helper.from_array(np.zeros(3, np.float32), 'w')
+    tensor.ClearField('raw_data')
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key='location', value=name)
+    graph = helper.make_graph([], 'g', [], [], [tensor])
+    path = folder / 'detector.onnx'
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    (folder.parent / 'secret').write_bytes(b'')
+    assert files_beside(path.read_bytes()) == {name}
+    exported = ExportedWeights.load(folder)
+    first = replace(exported.graphs[0], sha256=sha256(path))
+    exported = replace(exported, graphs=(first, *exported.graphs[1:]))
+    if name == 'decoder.onnx':
+        assert exported.path(None, 'fp32', 'grid_sample') == path
+        return
+    with pytest.raises(UserError, match='which is not beside it'):
+        exported.path(None, 'fp32', 'grid_sample')
