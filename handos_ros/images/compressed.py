@@ -69,14 +69,14 @@ def _png_size(raw: bytes) -> tuple[int, int]:
     """
     if len(raw) < 33 or raw[12:16] != b'IHDR':
         raise ImageError('PNG image without a header: it is damaged')
-    position, kind = len(PNG_SIGNATURE), b''
+    position, kind, length = len(PNG_SIGNATURE), b'', 0
     while kind != b'IEND':
         if position + PNG_CHUNK_FRAME > len(raw):
             raise ImageError('PNG image is cut off: parts of it were lost on the way')
         length, kind = struct.unpack('>I4s', raw[position : position + 8])
         position += PNG_CHUNK_FRAME + length
-    if position > len(raw):
-        raise ImageError('PNG image is cut off: parts of it were lost on the way')
+    if length or position != len(raw.rstrip(b'\0')):
+        raise ImageError('PNG image does not end where it says: it is damaged')
     width, height = struct.unpack('>II', raw[16:24])
     return width, height
 

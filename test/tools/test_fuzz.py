@@ -15,10 +15,12 @@ COPIES = {'manifest': 100, 'bag': 100, 'calibration': 100, 'config': 150}  # of 
 FOUND: dict[str, list[bytes]] = {
     'config': [b'\xe3\x02+', b'[' * 4000, b'9' * 4000, b'null', b'{"name": []}'],
     'manifest': [b'88', b'[' * 4000, b'9' * 5000, b'{"format": 3}', b'{"format": 3, "graphs": 1}'],
-    # OpenCV 5.0 fills 4 GB for the length of the second chunk, for 40 s.
+    # OpenCV 5.0 fills 4 GB for the length of a chunk, for 40 s.
     'compressed': [
         b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x18\0\0\0\x10\x08\0\0\x01\0\0'
-        b'\xff\xff\xff\xff=\0\0IEND\xaeB`\x82'
+        b'\xff\xff\xff\xff=\0\0IEND\xaeB`\x82',
+        b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x18\0\0\0\x10\x08\x02\0\0\0\x83F(\xc2'
+        b'\0\0\0\x08IEND' + b'\xff' * 12,
     ],
     'engine': [
         (27).to_bytes(8, 'little') + (3).to_bytes(8, 'little') + b'{"frames' + b'plan' * 6,
