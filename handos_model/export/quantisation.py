@@ -186,8 +186,9 @@ class _Writer:
         bias = np.zeros(len(weight))
         if len(conv.input) == 3:
             bias = self._constants[conv.input[2]].astype(np.float64)
-        # A channel with hardly any weight is its bias, which must fit into its steps.
-        scale = np.maximum(scale, np.abs(bias) / (step * 2**30))
+        # A channel with hardly any weight is its bias, which must fit into its steps. Of these the
+        # power of two below counts: the graphs of a window, with other steps, share the weights.
+        scale = np.maximum(scale, np.abs(bias) / (2.0 ** np.floor(np.log2(step)) * 2**30))
         scale = np.maximum(scale, 1e-12).astype(np.float32)
         values = np.round(weight / scale[:, None, None, None]).astype(np.int8)
         conv.input[1] = self._dequantised(conv.output[0] + '_weight', values, scale)

@@ -1,5 +1,6 @@
 """What a person meets first: the shipped weights, and the demo that shows them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -31,6 +32,9 @@ def test_the_folder_is_whole_small_and_has_a_card():
     verify_checksums(folder)
     assert sum(path.stat().st_size for path in folder.iterdir()) <= LIMIT_MB * 1e6
     assert {graph.hands for graph in ExportedWeights.load(folder).graphs} == {None, 1, 2, 4}
+    window = ExportedWeights.load_window(folder)
+    assert window is not None and {graph.hands for graph in window.graphs} == {None, 1}
+    assert window.variants() == ExportedWeights.load(folder).variants()
     assert 'Apache-2.0' in (folder / 'README.md').read_text()
 
 
@@ -44,6 +48,29 @@ def test_the_hand_of_the_clip_is_found_where_it_is():
     inside = [(hand.joints_px > 0).all() and (hand.joints_px < [width, height]).all()
               for hand in best]  # fmt: skip
     assert sum(inside) >= 0.8 * len(best)
+
+
+def test_a_video_is_followed_from_the_command_line(tmp_path: Path):
+    found = {}
+    for follow in (0, 8):
+        lines = tmp_path / f'{follow}.jsonl'
+        command = [
+            sys.executable,
+            '-m',
+            'handos_ros.cli',
+            'video',
+            str(CLIP),
+            '--json',
+            str(lines),
+        ]
+        subprocess.run(
+            [*command, '--follow', str(follow), '--max-frames', '40'], check=True, timeout=120
+        )
+        found[follow] = [json.loads(line)['hands'] for line in lines.read_text().splitlines()]
+    assert len(found[0]) == len(found[8]) == 40
+    assert sum(map(bool, found[8])) >= sum(map(bool, found[0])) - 1
+    ids = {hand['id'] for hands in found[8] for hand in hands}
+    assert len(ids) <= 2
 
 
 @pytest.mark.parametrize('name', ['hands.html', 'overlay.mp4', 'hands.mcap', 'overlay.png'])
