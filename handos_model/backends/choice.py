@@ -7,13 +7,12 @@ weights folder. Loading a module must not need its library.
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from handos_model.backends.base import Engine, EngineOptions, Graph
+from handos_model.backends.base import Engine, EngineOptions, Graph, usable_cores
 from handos_model.errors import UserError
 
 __all__ = [
@@ -72,13 +71,6 @@ def open_engine(name: str, weights: Path, options: EngineOptions) -> Engine:
     """Open the graphs in folder `weights` with backend `name` (of `choose_backend`)."""
     engine: Engine = _module(name).open_engine(weights, options)
     return engine
-
-
-def usable_cores() -> int:
-    """Cores that this process may use; containers and taskset often allow fewer than there are."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _module(name: str) -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from handos_model.backends.base import (
     EngineOptions,
     choose_variant,
     decoder_sizes,
+    usable_cores,
     with_window,
 )
-from handos_model.backends.choice import usable_cores
 from handos_model.errors import UserError
 from handos_model.weights.exported import HANDS, ExportedWeights, Precision
 
@@ -116,7 +117,7 @@ def session_options(threads: int | None, hands: int | None = None) -> Any:
 
 def open_with_provider(weights: Path, options: EngineOptions, device: str) -> Engine:
     """The graphs of an exported folder on 'cpu' or 'cuda'."""
-    return with_window(weights, options, lambda exported: open_graphs(exported, options, device))
+    return with_window(weights, options, partial(open_graphs, device=device))
 
 
 def open_graphs(exported: ExportedWeights, options: EngineOptions, device: str = 'cpu') -> Engine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from handos_model.backends.base import (
     EngineOptions,
     choose_variant,
     decoder_sizes,
+    usable_cores,
     with_window,
 )
-from handos_model.backends.choice import usable_cores
 from handos_model.errors import UserError
 from handos_model.files import cache_home
 from handos_model.weights.exported import ExportedWeights
@@ -102,7 +103,7 @@ def open_engine(weights: Path, options: EngineOptions) -> Engine:
     import openvino as ov
 
     core = ov.Core()
-    return with_window(weights, options, lambda exported: _open_graphs(core, exported, options))
+    return with_window(weights, options, partial(_open_graphs, core))
 
 
 def _open_graphs(core: Any, exported: ExportedWeights, options: EngineOptions) -> Engine:

@@ -82,7 +82,7 @@ def open_engine(weights: Path, options: EngineOptions) -> Engine:
     """At once: TensorRT where its engines are ready, else ONNX Runtime until they are."""
     toolkit, cache = TensorRtToolkit(), EngineCache.of_user(_log.warning)
 
-    def open_graphs(exported: ExportedWeights) -> Engine:
+    def open_graphs(exported: ExportedWeights, options: EngineOptions) -> Engine:
         preparation = EnginePreparation(exported, options, toolkit, cache, _log.info)
         try:
             ready = preparation.ready()
@@ -111,7 +111,7 @@ def prepare(
     toolkit = TensorRtToolkit()
     cache = EngineCache.of_user(report)
 
-    def build(exported: ExportedWeights) -> Engine:
+    def build(exported: ExportedWeights, options: EngineOptions) -> Engine:
         preparation = EnginePreparation(exported, options, toolkit, cache, report)
         seen = [exported.seen(image) for image in images]
         return _engine(toolkit, preparation.prepare(_reference(exported, options), seen))
