@@ -16,6 +16,7 @@ from handos_model.network.graphs import DETECTOR_OUTPUTS, build_graphs
 from handos_model.network.lean.atlas import Atlas
 from handos_model.network.lean.dfine import why_not_lean
 from handos_model.network.lean.graphs import lean_graphs
+from handos_model.network.lean.window import Window
 
 BOXES = torch.tensor([[0.5, 0.4, 0.3, 0.5], [0.98, 0.97, 0.6, 0.4], [0.1, 0.2, 0.0, 0.05]])
 
@@ -30,7 +31,7 @@ def test_one_map_of_all_levels_samples_as_they_do(shapes: SpatialShapes) -> None
     locations = torch.rand(*shape, 2, generator=generator) * 4 - 1.5  # many lie outside
     weights = torch.rand(shape, generator=generator)
     expected = sample_by_grid(values, shapes, locations, weights)[0].T
-    atlas = Atlas(shapes, heads, points)
+    atlas = Atlas(Window.everything(shapes), heads, points)
     columns = torch.zeros(T, atlas.columns // 2, 2)
     columns[:] = locations.view(T, -1, 2)
     slope = atlas.slope.view(2, -1, 2).diagonal(dim1=0, dim2=2)
