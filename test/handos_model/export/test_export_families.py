@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 from small_networks import small_config, small_network
-from tensorrt_operators import assert_fit_for_tensorrt
+from tensorrt_operators import assert_fit_for_tensorrt, with_hands
 
 from handos_model.backends.base import EngineOptions
 from handos_model.backends.choice import open_engine
@@ -25,7 +25,8 @@ def test_every_backend_agrees_with_torch(family: str, sampling: str, tmp_path: P
     config = ExportConfig(('fp32', 'fp16'), (sampling,), hands=(1,))  # type: ignore[arg-type]
     exported = export(network, tmp_path, config, licence='x', source_sha256='0' * 64)
     for graph in exported.graphs:
-        assert_fit_for_tensorrt(onnx.load(tmp_path / graph.file))
+        model = onnx.load(tmp_path / graph.file)
+        assert_fit_for_tensorrt(model if graph.hands is None else with_hands(model, graph.hands))
         assert (sampling == 'grid_sample') == ('GridSample' in graph.operators)
     reference = engine_of_network(network, EngineOptions(precision='fp32', max_hands=1))
     for name in ('onnxruntime', 'openvino'):
