@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 from unittest.mock import patch
@@ -247,10 +248,18 @@ def _write_case(
 ) -> list[GraphFile]:
     with _sampling(network, sampling):
         traced = case.lean if sampling == 'grid_sample' else case.module
-        model = to_onnx(traced, case.traced, case.input_names, case.output_names)
+        names = case.input_names, case.output_names
+        models = {'': (to_onnx(traced, case.traced, *names), tuple(case.inputs))}
+        if case.part == 'decoder' and not _is_open(models[''][0]):
+            # Tracing the plain decoder fixes K: a file for each.
+            models = {
+                f'_{K}': (to_onnx(traced, inputs[0], *names, open_hands=False), (K,))
+                for K, inputs in case.inputs.items()
+            }
     written = []
-    for precision in config.precisions:
+    for precision, (suffix, (model, sizes)) in product(config.precisions, models.items()):
         path = folder / graph_file_name(case.part, precision, sampling, case.is_window)
+        path = path.with_stem(path.stem + suffix)
         variant = model if precision == 'fp32' else to_half(model)
         variant = variant if config.storage == 'fp32' else store_half(variant)
         if case.is_window:
@@ -259,7 +268,7 @@ def _write_case(
             )
         onnx.save(variant, path)
         operators = Counter(node.op_type for node in variant.graph.node)
-        for hands in case.inputs:
+        for hands in sizes:
             parity = {} if sampling == 'plugin' else _parity(case, hands, path, network)
             told = ', '.join(f'{name} {value:.3g}' for name, value in parity.items())
             report(f'{path.name}{"" if hands is None else f" of {hands}"}: {told}')
@@ -312,8 +321,13 @@ def to_onnx(
     inputs: tuple[Tensor, ...],
     input_names: Sequence[str],
     output_names: Sequence[str],
+    *,
+    open_hands: bool = True,
 ) -> onnx.ModelProto:
-    """Trace `module` with static shapes but for K; the same weights give the same bytes."""
+    """Trace `module` with static shapes, but for K where it is to stay open.
+
+    The same weights give the same bytes.
+    """
     # transformers checks shapes by operators that have no ONNX form, unless it is told not to.
     quiet = patch.dict(os.environ, {'TRANSFORMERS_DISABLE_TORCH_CHECK': '1'})
     K = torch.export.Dim(HANDS, min=1, max=MOST_HANDS)
@@ -325,7 +339,9 @@ def to_onnx(
             opset_version=OPSET,
             input_names=list(input_names),
             output_names=list(output_names),
-            dynamic_shapes=[{0: K} if name in PER_HAND else None for name in input_names],
+            dynamic_shapes=[
+                {0: K} if open_hands and name in PER_HAND else None for name in input_names
+            ],
             external_data=False,
             verbose=False,
         )
@@ -334,6 +350,12 @@ def to_onnx(
     _strip(model)
     onnx.checker.check_model(model)
     return model
+
+
+def _is_open(model: onnx.ModelProto) -> bool:
+    """Whether K of a decoder's inputs is left to whoever opens the file."""
+    shapes = (value.type.tensor_type.shape for value in model.graph.input)
+    return any(size.dim_param == HANDS for shape in shapes for size in shape.dim)
 
 
 def _strip(model: onnx.ModelProto) -> None:

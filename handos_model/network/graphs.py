@@ -83,7 +83,7 @@ class DecoderGraph(nn.Module):
             hands.vertices_m.float(),
             hands.joints_m.float(),
             hands.translation_m.float(),
-            hands.joints_2d.new_full((len(queries),), 0.5)
+            queries[:, 0] * 0 + 0.5  # no constant: ONNX wants outputs of nodes
             if hands.right_logits is None
             else hands.right_logits.sigmoid(),
         )
