@@ -140,6 +140,8 @@ class HandOSConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'input_size_hw', tuple(self.input_size_hw))
+        if not isinstance(self.name, str):
+            raise UserError(f'name={self.name!r} must be text')
         step = self.size_step
         if len(self.input_size_hw) != 2 or any(s <= 0 or s % step for s in self.input_size_hw):
             raise UserError(
@@ -250,14 +252,19 @@ def _nano_d_fine() -> dict[str, Any]:
     }
 
 
-def _build(kind: type[Any], where: str, values: dict[str, Any]) -> Any:
+def _build(kind: type[Any], where: str, values: Any) -> Any:
+    if not isinstance(values, dict):
+        raise UserError(f'{where} must be one object')
     unknown = set(values) - {f.name for f in fields(kind)}
     if unknown:
         raise UserError(
             f'{where} has unknown fields {sorted(unknown)}: the weights are of another version '
             'of handos-ros; update it, or correct the file'
         )
-    return kind(**values)
+    try:
+        return kind(**values)
+    except (TypeError, ValueError, AttributeError) as error:  # a field of another type
+        raise UserError(f'{where} is malformed: {error}') from None
 
 
 def _check_choice(name: str, value: object, kind: Any) -> None:

@@ -1,8 +1,9 @@
 """Hands followed from image to image: a small window a hand, the whole image now and then.
 
-A window of the network costs less than half of the whole. While every hand is seen for sure in the
-window where it was last, the whole image is only searched for further hands, every few images. As
-soon as one is not, the whole image is looked at in the same call, so nothing is lost by following.
+A window of the network costs less than half of the whole's CPU time. While every hand is seen for
+sure in the window where it was last, the whole image is only searched for further hands, every few
+images. As soon as one is not, the whole image is looked at in the same call, so nothing is lost by
+following.
 """
 
 from __future__ import annotations

@@ -143,8 +143,8 @@ def engine_parity(
     """
     worst: dict[str, float] = {}
     if reference.window is not None and found.window is not None:
-        (top, left), (height, width) = reference.window.place.corner_px, reference.window.size_hw
-        seen = [image[top : top + height, left : left + width] for image in images]
+        place, size_hw = reference.window.place, reference.window.size_hw
+        seen = [place.cut(image, size_hw) for image in images]
         worst = engine_parity(reference.window.graphs, found.window.graphs, seen, input_size_hw)
     for image in images:
         inputs = {'image': np.ascontiguousarray(image[None])}

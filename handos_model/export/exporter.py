@@ -193,11 +193,8 @@ def _window_cases(
     detector, decoder = build_graphs(network)
     window = Window.at(decoder.spatial_shapes, place, (side_px, side_px))
     lean_detector, lean_decoder = lean_graphs(detector, decoder, window)
-    (top, left), side = place.corner_px, side_px
-    frames = tuple(
-        (torch.from_numpy(image[top : top + side, left : left + side].copy())[None],)
-        for image in images
-    )
+    seen = [place.cut(image, (side_px, side_px)).copy() for image in images]
+    frames = tuple((torch.from_numpy(image)[None],) for image in seen)
     found = [lean_detector(*frame) for frame in frames]
     decoded: dict[int | None, Inputs] = {WINDOW_HANDS: tuple(_of_hands(found, WINDOW_HANDS))}
     traced = next(_of_hands(found, 2))  # see `_cases`

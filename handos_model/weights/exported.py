@@ -19,6 +19,7 @@ FORMAT_VERSION = 3
 LOCATION = b'\n\x08location\x12'
 HANDS = 'hands'  # name of the size K of a decoder's inputs, which whoever opens the file fixes
 
+Pixels: TypeAlias = npt.NDArray[np.uint8]
 Precision: TypeAlias = Literal['fp32', 'fp16', 'int8']
 Storage: TypeAlias = Literal['fp32', 'fp16']  # of weights in the files; computing is `precision`
 Part: TypeAlias = Literal['detector', 'decoder']
@@ -47,6 +48,11 @@ class WindowPlace:
 
     whole_hw: tuple[int, int]
     corner_px: tuple[int, int]  # row and column of the window's first pixel
+
+    def cut(self, image: Pixels, size_hw: tuple[int, int]) -> Pixels:
+        """The window [h,w,3] of `size_hw` out of a whole input [H,W,3]; a view, not a copy."""
+        (top, left), (height, width) = self.corner_px, size_hw
+        return image[top : top + height, left : left + width]
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ class ExportedWeights:
             raise UserError(f'{path} is malformed ({error}): export the weights again') from None
 
     def to_json(self) -> str:
-        """The text of `manifest`."""
+        """The text of the file `manifest`."""
         values = asdict(self)
         del values['folder']
         if self.window is None:
@@ -147,12 +153,9 @@ class ExportedWeights:
         """Size of the whole input, in whose coordinates these graphs answer."""
         return self.input_size_hw if self.window is None else self.window.whole_hw
 
-    def seen(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """What these graphs see of a whole input [H,W,3]."""
-        if self.window is None:
-            return image
-        (top, left), (height, width) = self.window.corner_px, self.input_size_hw
-        return image[top : top + height, left : left + width]
+    def seen(self, image: Pixels) -> Pixels:
+        """What these graphs see of a whole input, uint8 [H,W,3]."""
+        return image if self.window is None else self.window.cut(image, self.input_size_hw)
 
     def gate(self, precision: Precision) -> AccuracyGate | None:
         """The gate that the graphs in `precision` passed."""

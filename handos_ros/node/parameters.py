@@ -111,13 +111,13 @@ class Settings:
     closer_look: bool = parameter(
         True,
         'Look at hands that are small in the image, or doubtful, a second time, enlarged: far '
-        'better joints and a few more hands, for about half of the time of an image each.',
+        'better joints and a few more hands, for about half of the CPU time of an image each.',
     )
     follow: int = parameter(
         0,
-        'Follow one or two hands in small windows about them, for half of the time, and search '
-        'the whole image for further hands only once in so many images; 0: every image whole, '
-        'independent of the one before.',
+        'Follow one or two hands in small windows about them, for half of the CPU time, and '
+        'search the whole image for further hands only once in so many images; 0: every image '
+        'whole, independent of the one before.',
         minimum=0,
         maximum=100,
     )

@@ -6,14 +6,26 @@
 from __future__ import annotations
 
 import random
+import resource
 
 import pytest
 
 from tools.fuzz import NAMES, targets
 
+MOST_GROWTH_MIB = 512  # of the process, whatever it was given
 COPIES = {'manifest': 100, 'bag': 100, 'calibration': 100, 'config': 150}  # of a sound input
 FOUND: dict[str, list[bytes]] = {
-    'config': [b'\xe3\x02+', b'[' * 4000, b'9' * 4000, b'null', b'{"name": []}'],
+    'config': [
+        b'\xe3\x02+',
+        b'[' * 4000,
+        b'9' * 4000,
+        b'null',
+        b'{"name": []}',
+        b'{"input_size_hw": "ab"}',
+        b'{"input_size_hw": 3}',
+        b'{"detector": 3}',
+        b'{"decoder": {"dim": "x"}}',
+    ],
     'manifest': [b'88', b'[' * 4000, b'9' * 5000, b'{"format": 3}', b'{"format": 3, "graphs": 1}'],
     # OpenCV 5.0 fills 4 GB for the length of a chunk, for 40 s.
     'compressed': [
@@ -49,28 +61,37 @@ def damaged(sound: bytes, rng: random.Random) -> bytes:
     return bytes(copy)
 
 
+def peak_mib() -> float:
+    """The most memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def test_the_table_is_whole() -> None:
     assert tuple(targets()) == NAMES
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_damaged_inputs_are_read_or_refused(name: str) -> None:
-    target, rng = targets()[name], random.Random(name)
+    target, rng, before_mib = targets()[name], random.Random(name), peak_mib()
     seeds = target.seeds()
     taken = [target(seed) for seed in seeds]
     assert any(taken) or name in ('manifest', 'pickle')  # whose files are not there, or too small
+    refused = 0
     for seed in seeds:
         for _ in range(COPIES.get(name, 1000)):
-            target(damaged(seed, rng))
-    for data in (b'', b'\0', b'\xff' * 100, *FOUND.get(name, [])):
-        target(data)
+            refused += not target(damaged(seed, rng))
+    assert refused  # by an error that is documented: any other one ends the test
+    made_up = (b'', b'\xff' * 100, *FOUND.get(name, []))
+    assert not any(target(data) for data in made_up)
+    assert peak_mib() - before_mib < MOST_GROWTH_MIB
 
 
 @pytest.mark.long
 @pytest.mark.parametrize('name', NAMES)
 def test_many_damaged_inputs_are_read_or_refused(name: str) -> None:
-    target, rng = targets()[name], random.Random(1)
-    seeds = list(target.seeds())
+    target, rng, before_mib = targets()[name], random.Random(1), peak_mib()
+    seeds, refused = list(target.seeds()), 0
     for _ in range(20 * COPIES.get(name, 1000)):
-        damaged_twice = damaged(damaged(rng.choice(seeds), rng), rng)
-        target(damaged_twice)
+        refused += not target(damaged(damaged(rng.choice(seeds), rng), rng))
+    assert refused
+    assert peak_mib() - before_mib < MOST_GROWTH_MIB

@@ -7,7 +7,7 @@ that is here: where a score falls by more than --limit, nothing is written.
 
 from __future__ import annotations
 
-import os
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -150,8 +150,7 @@ def _with_graphs(
     for path in exported.folder.iterdir():  # what an engine reads besides the new graphs
         if path.is_file() and not (partial / path.name).exists():
             # No symbolic link: ONNX Runtime follows none to the weights that graphs share.
-            os.link(path.resolve(), partial / path.name)
-    rounded.manifest.unlink()
+            shutil.copyfile(path, partial / path.name)
     rounded.manifest.write_text(rounded.to_json())
     return rounded
 
