@@ -85,7 +85,7 @@ def gather(
         if len(records) == photo_set['limit']:
             break
         data = np.frombuffer(_git(clone, 'cat-file', 'blob', blob), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         if image is None or min(image.shape[:2]) < 64:
             continue
         scale = min(1.0, LONGEST_PX / max(image.shape[:2]))
@@ -93,9 +93,11 @@ def gather(
             cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8
         )
         hands, way = found(small, find)
-        if photo_set.get('no_hands', False) != (not hands) or (
-            photo_set.get('no_hands') and _found_in_parts(np.asarray(image, np.uint8), find)
-        ):
+        if photo_set.get('no_hands', False):
+            wanted = not hands and not _found_in_parts(np.asarray(image, np.uint8), find)
+        else:
+            wanted = bool(hands)
+        if not wanted:
             continue
         seen_as = coarse_bits(small), joints_of(hands, max(small.shape))
         if any(are_alike(seen_as, other) for other in seen):
@@ -153,9 +155,8 @@ def _found_in_parts(image: Image, find: Finder) -> bool:
 
 
 def _git(clone: Path, *command: str) -> bytes:
-    inner = next((p for p in (clone / '.git', clone / 'repo') if p.is_dir()), clone)
     return subprocess.run(
-        ['git', f'--git-dir={inner}', *command], check=True, capture_output=True
+        ['git', '-C', str(clone), *command], check=True, capture_output=True
     ).stdout
 
 
