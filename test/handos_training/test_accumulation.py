@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -82,6 +83,18 @@ def test_gradients_without_normals_add_up_more_closely(plain: TrainConfig, tmp_p
     _, whole = step(replace(smooth, out=tmp_path / 'whole'))
     _, gradients = step(in_parts(smooth, tmp_path / 'parts'))
     torch.testing.assert_close(gradients, whole, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_layers_that_are_computed_again_teach_the_same(
+    plain: TrainConfig, tmp_path: Path, precision: Literal['fp32', 'bf16']
+) -> None:
+    kept = replace(plain, precision=precision, out=tmp_path / 'kept')
+    again = replace(kept, checkpoint_layers=True, out=tmp_path / 'again')
+    figures, gradients = step(kept)
+    figures_again, gradients_again = step(again)
+    assert figures_again == pytest.approx(figures, rel=1e-6)
+    torch.testing.assert_close(gradients_again, gradients, rtol=1e-5, atol=1e-6)
 
 
 def test_resumes_between_steps(plain: TrainConfig, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def true_shapes(model: str) -> Any:
 def test_trains_resumes_and_exports(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    size_hw = (128, 160)
+    size_hw = (192, 256)  # 1,020 places in four levels, for Grounding DINO's 900 queries
     Hub(tmp_path / 'hub', monkeypatch).publish(HUB_IDS[model], true_shapes(model))
     samples = [letterbox(labelled_sample(seed), size_hw) for seed in range(2)]
     write_shard(tmp_path / 'cache' / 'shard-00000.safetensors', samples)

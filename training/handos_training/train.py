@@ -32,7 +32,7 @@ from handos_training.data.feed import batches, step_seed
 from handos_training.data.mix import CorruptSampleCounter
 from handos_training.data.sample import Batch, collate
 from handos_training.evaluation.in_training import Validator
-from handos_training.layout import use_fast_layout
+from handos_training.layout import fast_attention, use_fast_layout
 from handos_training.optim import (
     WeightAverage,
     build_optimizer,
@@ -153,7 +153,9 @@ class Trainer:
             self._require_finite(sums, [batch])
             # Processes exchange gradients for each part: put off to the last one, those of what
             # that one does not use would never be exchanged.
-            self.accelerator.backward(loss)
+            # Layers that are computed again must take the kernels that they took before.
+            with fast_attention(self.device):
+                self.accelerator.backward(loss)
         norm = nn.utils.clip_grad_norm_(
             [p for p in self.bare_module.parameters() if p.grad is not None],
             config.optim.max_grad_norm or float('inf'),
