@@ -16,7 +16,6 @@ import pytest
 import torch
 from hand_samples import labelled_sample
 from hub_detectors import Hub
-from small_networks import excite
 
 from handos_ros.commands.export import export
 from handos_training.config import DataConfig, OptimConfig, TrainConfig
@@ -41,11 +40,7 @@ def true_shapes(model: str) -> Any:
 
     torch.manual_seed(0)
     if model == 'paper':
-        # Random scores are near ties, which graphs break otherwise than torch: 100 queries instead
-        # of 900 are told apart better.
-        model_in_hub = GroundingDinoForObjectDetection(GroundingDinoConfig(num_queries=100))
-        excite(model_in_hub)
-        return model_in_hub
+        return GroundingDinoForObjectDetection(GroundingDinoConfig())
     backbone = {
         'model_type': 'rt_detr_resnet', 'depths': [2, 2, 2, 2], 'layer_type': 'basic',
         'hidden_sizes': [64, 128, 256, 512], 'out_features': ['stage2', 'stage3', 'stage4'],
@@ -62,7 +57,7 @@ def true_shapes(model: str) -> Any:
 def test_trains_resumes_and_exports(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    size_hw = (192, 256)
+    size_hw = (192, 256)  # 1,020 places in four levels, for Grounding DINO's 900 queries
     Hub(tmp_path / 'hub', monkeypatch).publish(HUB_IDS[model], true_shapes(model))
     samples = [letterbox(labelled_sample(seed), size_hw) for seed in range(2)]
     write_shard(tmp_path / 'cache' / 'shard-00000.safetensors', samples)
