@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from test_label_photos import blobs
+from blob_finder import blobs
 
 from tools.gather_photos import SETS, chosen, found, gather
 from tools.label_photos import Hand, Image
@@ -29,7 +29,7 @@ def white_blobs(image: Image) -> list[Hand]:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """Three photographs with a hand, of which two are copies of one, one without, and a broken one."""
+    """Three photographs with a hand, two of them copies of one; one without; a broken one."""
     pictures = tmp_path / 'clones' / 'someone+hands'
     (pictures / 'train').mkdir(parents=True)
     rng = np.random.default_rng(0)

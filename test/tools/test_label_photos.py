@@ -8,32 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from blob_finder import blobs
 
 from handos_training.data.datasets.peer_photos import PeerPhotos
 from tools import label_photos
 from tools.label_photos import Hand, Image, hands_of, tiles
-
-
-def blobs(smallest_px: int) -> label_photos.Finder:
-    """Takes white blobs for hands where they are large enough, as a detector of one size does."""
-
-    def find(image: Image) -> list[Hand]:
-        white = (image.min(2) > 128).astype(np.uint8)
-        _, _, stats, _ = cv2.connectedComponentsWithStats(white)
-        return [
-            {
-                'handedness_unmirrored': 'Left',
-                'score': 0.95,
-                'landmarks_px': [
-                    [x + w * (i % 5) / 4, y + h * (i // 5) / 4, 0.0] for i in range(21)
-                ],
-                'world_landmarks': [[0.01 * i, 0.0, 0.0] for i in range(21)],
-            }
-            for x, y, w, h, _ in stats[1:]
-            if min(w, h) >= smallest_px
-        ]
-
-    return find
 
 
 @pytest.fixture
