@@ -3,10 +3,14 @@
 import pytest
 import torch
 from torch import Tensor
+from transformers import RTDetrV2Config
+from transformers.loss.loss_d_fine import DFineForObjectDetectionLoss
+from transformers.loss.loss_rt_detr import RTDetrForObjectDetectionLoss
 
 from handos_model.config import DetectorConfig
 from handos_model.network.detectors.dfine import DFineDetector, build_dfine, initialise_detector
 from handos_training.data.sample import Batch, empty_labels
+from handos_training.stages.detection_loss import detection_loss
 from handos_training.stages.detector import DetectorStage, detector_labels
 from handos_training.stages.losses import weighted_loss
 from handos_training.stages.network import tiny
@@ -91,6 +95,50 @@ def test_finite_without_hands(mode: str) -> None:
     gradients = [p.grad for p in stage.parameters() if p.grad is not None]
     assert gradients
     assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+THREE = [[[10, 10, 60, 60]], [], [[30, 20, 90, 80], [5, 5, 25, 25], [50, 10, 70, 40]]]
+
+
+@pytest.mark.parametrize('num_denoising', [0, 8])
+@pytest.mark.parametrize('boxes', [THREE, [[], []]])
+def test_losses_are_those_of_the_library(
+    num_denoising: int, boxes: list[list[list[float]]]
+) -> None:
+    def run(own: bool) -> tuple[dict[str, Tensor], Tensor]:
+        stage = build_stage(num_denoising).train()
+        if not own:
+            stage.detector.model.loss_function = DFineForObjectDetectionLoss
+        torch.manual_seed(1)
+        loss, means = losses_of(stage, batch_of(boxes))
+        loss.backward()
+        gradients = [p.grad.flatten() for p in stage.parameters() if p.grad is not None]
+        return means, torch.cat(gradients)
+
+    (ours, our_gradient), (theirs, their_gradient) = run(True), run(False)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert float(ours[name]) == pytest.approx(float(value), rel=1e-4, abs=1e-6), name
+    assert (our_gradient - their_gradient).norm() <= 1e-4 * their_gradient.norm()
+
+
+def test_losses_of_rtdetr_are_those_of_the_library() -> None:
+    config = RTDetrV2Config(num_labels=1, num_queries=12)
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    targets = hand_targets(batch_of(THREE))
+    labels = detector_labels(targets, torch.ones(3, dtype=torch.bool))
+    classes, boxes = normal(3, 3, 12, 1), normal(3, 3, 12, 4).sigmoid()
+    arguments = (classes[:, -1], labels, classes.device, boxes[:, -1], config, classes, boxes)
+    first = {'enc_topk_logits': normal(3, 12, 1), 'enc_topk_bboxes': normal(3, 12, 4).sigmoid()}
+    _, ours, _ = detection_loss(*arguments, **first)
+    _, theirs, _ = RTDetrForObjectDetectionLoss(*arguments, **first)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert float(ours[name]) == pytest.approx(float(value), rel=1e-4), name
 
 
 def test_unlabelled_hands_are_no_negatives() -> None:

@@ -8,7 +8,7 @@ convolutions run in reduced precision while the boxes stay in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from handos_model.network.detectors.dfine import DFineDetector
 from handos_model.network.detectors.protocol import DetectorOutput, flatten_maps
+from handos_training.stages.detection_loss import detection_loss
 from handos_training.stages.losses import Term
 from handos_training.stages.targets import HandTargets, cxcywh_to_xyxy
-
-IGNORED_LOGIT = -30.0  # a probability of 1e-13: neither loss nor gradient
 
 
 class DetectorStage(nn.Module):
@@ -30,7 +29,7 @@ class DetectorStage(nn.Module):
         super().__init__()
         self.detector = detector
         model: Any = detector.model
-        model.loss_function = ignoring_unlabelled(model.loss_function)
+        model.loss_function = detection_loss
 
     def forward(
         self, images: Tensor, targets: HandTargets, all_hands_labelled: Tensor
@@ -92,64 +91,13 @@ def detector_labels(targets: HandTargets, all_hands_labelled: Tensor) -> list[di
     corners = cxcywh_to_xyxy(targets.boxes_cxcywh).clamp(0, 1)
     size = (corners[:, 2:] - corners[:, :2]).clamp(min=1e-4)
     boxes = torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, size], dim=1)
-    labels = []
-    for image, complete in enumerate(all_hands_labelled):
-        of_image = boxes[targets.image_index == image]
-        classes = torch.zeros(len(of_image), dtype=torch.long, device=boxes.device)
-        labels.append({'class_labels': classes, 'boxes': of_image, 'complete': complete})
-    return labels
-
-
-def ignoring_unlabelled(loss_function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let labels with `complete` False teach a detection loss of transformers no negatives.
-
-    In such images the logits of unmatched queries are replaced by a constant. The matching stays
-    the same, because only the costs of unmatched queries rise.
-    """
-
-    def wrapped(
-        logits: Tensor,
-        labels: list[dict[str, Tensor]],
-        device: torch.device,
-        pred_boxes: Tensor,
-        config: Any,
-        outputs_class: Tensor,
-        outputs_coord: Tensor,
-        enc_topk_logits: Tensor,
-        enc_topk_bboxes: Tensor,
-        **kwargs: Any,
-    ) -> Any:
-        incomplete = ~torch.stack([label['complete'] for label in labels])
-        if incomplete.any():
-            from transformers.loss.loss_rt_detr import RTDetrHungarianMatcher
-
-            matcher = RTDetrHungarianMatcher(config)
-
-            def mask(values: Tensor, boxes: Tensor) -> Tensor:
-                ignored = incomplete[:, None].expand(values.shape[:2]).clone()
-                # Denoising queries come first; they are matched by construction.
-                ignored[:, : values.shape[1] - config.num_queries] = False
-                matched = matcher(
-                    {
-                        'logits': values[:, -config.num_queries :],
-                        'pred_boxes': boxes[:, -config.num_queries :].clamp(0, 1),
-                    },
-                    labels,
-                )
-                for image, (queries, _) in enumerate(matched):
-                    ignored[image, values.shape[1] - config.num_queries + queries] = False
-                return values.masked_fill(ignored[..., None], IGNORED_LOGIT)
-
-            layers = zip(outputs_class.unbind(1), outputs_coord.unbind(1), strict=True)
-            outputs_class = torch.stack([mask(*layer) for layer in layers], dim=1)
-            logits = outputs_class[:, -1]
-            enc_topk_logits = mask(enc_topk_logits, enc_topk_bboxes)
-        return loss_function(
-            logits, labels, device, pred_boxes, config, outputs_class, outputs_coord,
-            enc_topk_logits=enc_topk_logits, enc_topk_bboxes=enc_topk_bboxes, **kwargs,
-        )  # fmt: skip
-
-    return wrapped
+    counts = torch.bincount(targets.image_index, minlength=len(all_hands_labelled)).tolist()
+    classes = torch.zeros(len(boxes), dtype=torch.long, device=boxes.device)
+    parts = zip(
+        torch.split(classes, counts), torch.split(boxes, counts), all_hands_labelled, strict=True
+    )
+    names = ('class_labels', 'boxes', 'complete')
+    return [dict(zip(names, part, strict=True)) for part in parts]
 
 
 @contextmanager
