@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from handos_model.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+_log = logging.getLogger(__name__)
 _WARM_UP_RUNS = 3
 
 
@@ -86,9 +88,16 @@ class TorchGraph:
             for _ in range(_WARM_UP_RUNS):
                 self._run()
         torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._outputs = self._run()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._outputs = self._run()
+        except RuntimeError as error:
+            # transformers' RT-DETRv2 and others copy numbers from the host in every run.
+            reason = str(error).splitlines()[0]
+            _log.warning('no CUDA graph, which would be faster: %s', reason)
+        else:
+            self._graph = graph
 
 
 def open_engine(weights: Path, options: EngineOptions) -> Engine:

@@ -41,24 +41,30 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def _orthogonal_step(self, group: dict[str, Any]) -> None:
-        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for parameter in group['params']:
-            if parameter.grad is None:
-                continue
+        parameters = [one for one in group['params'] if one.grad is not None]
+        if not parameters:
+            return
+        for parameter in parameters:
             state = self.state[parameter]
             if not state:
                 state['step'] = torch.zeros(())  # AdamW looks for it when a state is loaded
                 state['momentum'] = torch.zeros_like(parameter)
-            momentum: Tensor = state['momentum'].lerp_(parameter.grad, 1 - MOMENTUM)
-            nesterov = parameter.grad.lerp(momentum, MOMENTUM).flatten(1)
+        gradients = [one.grad for one in parameters]
+        momenta = [self.state[one]['momentum'] for one in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        torch._foreach_lerp_(gradients, momenta, MOMENTUM)  # Nesterov's
+        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            nesterov = gradient.flatten(1)
             alike[nesterov.shape[0], nesterov.shape[1]].append((parameter, nesterov))
             parameter.grad = None  # AdamW, next, passes over what has none
+        torch._foreach_mul_(parameters, 1 - group['lr'] * group['weight_decay'])
         for (rows, columns), members in alike.items():
             steps = orthogonalised(torch.stack([matrix for _, matrix in members]))
             size = group['lr'] * ADAMW_RMS * max(rows, columns) ** 0.5
-            for (parameter, _), one in zip(members, steps, strict=True):
-                parameter.mul_(1 - group['lr'] * group['weight_decay'])
-                parameter.add_(one.view(parameter.shape), alpha=-size)
+            changed = [parameter for parameter, _ in members]
+            changes = [one.view_as(own) for own, one in zip(changed, steps, strict=True)]
+            torch._foreach_add_(changed, changes, alpha=-size)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
@@ -69,6 +75,6 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     a, b, c = QUINTIC
     for _ in range(ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     steps: Tensor = (x.mT if tall else x).to(matrices.dtype)
     return steps

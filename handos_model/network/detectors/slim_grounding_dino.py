@@ -132,7 +132,9 @@ def text_constants(inner: Any, input_ids: Tensor) -> tuple[Tensor, Tensor]:
     from importlib import import_module
 
     make = getattr(import_module(MODELING), MASKS)
-    masks, position_ids = make(input_ids, special_tokens=inner.special_tokens)
+    # Earlier releases of transformers 5 know the special tokens without being told.
+    given = {'special_tokens': inner.special_tokens} if hasattr(inner, 'special_tokens') else {}
+    masks, position_ids = make(input_ids, **given)
     return masks, position_ids
 
 
@@ -140,7 +142,7 @@ def text_constants(inner: Any, input_ids: Tensor) -> tuple[Tensor, Tensor]:
 def constant_masks(masks: Tensor, position_ids: Tensor) -> Iterator[None]:
     """Within the block the prompt's masks are constants; no exporter knows how to make them."""
 
-    def known(input_ids: Tensor, special_tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def known(input_ids: Tensor, **_: Tensor) -> tuple[Tensor, Tensor]:
         B = input_ids.shape[0]
         return masks.expand(B, -1, -1), position_ids.expand(B, -1)
 

@@ -17,7 +17,7 @@ import torch
 
 from handos_model.preprocess import PADDING_VALUE
 from handos_training.data.sample import HandLabels, Sample, join_labels
-from handos_training.data.transform import warp, warp_labels
+from handos_training.data.transform import warp
 
 LAYOUTS = ((1, 2), (2, 1), (2, 2))  # rows and columns
 
@@ -81,11 +81,9 @@ def joined(
         (y0, y1), (x0, x1) = ys[row : row + 2], xs[column : column + 2]
         tile_hw = (y1 - y0, x1 - x0)
         tile = warp(sample, _placed(sample.image.shape[1:], tile_hw, config, rng), tile_hw)
-        tile = tile.replace(hands=_image_labels(tile.hands, tile_hw))
         image[:, y0:y1, x0:x1] = tile.image
-        moved = warp_labels(tile, np.array([[1.0, 0, x0], [0, 1, y0], [0, 0, 1]]), canvas_hw)
-        hands.append(moved.hands)
-        complete &= moved.all_hands_labelled
+        hands.append(_shifted(_image_labels(tile.hands, tile_hw), (x0, y0)))
+        complete &= tile.all_hands_labelled
     return Sample(
         image,
         samples[0].camera_matrix_px,  # of no meaning: nothing metric is left that it would place
@@ -107,6 +105,18 @@ def _image_labels(hands: HandLabels, tile_hw: tuple[int, int]) -> HandLabels:
         has_joints_m=hands.has_joints_m & ~hands.has_translation,
         has_vertices_m=nothing,
         has_translation=nothing,
+    )
+
+
+def _shifted(hands: HandLabels, offset_px: tuple[int, int]) -> HandLabels:
+    """Labels of the image alone, where the tile stands."""
+    offset = torch.tensor(offset_px, dtype=torch.float32)
+    known = hands.has_joint_px[..., None]
+    return replace(
+        hands,
+        joints_px=torch.where(known, hands.joints_px + offset, torch.zeros(())),
+        boxes_xyxy_px=hands.boxes_xyxy_px + offset.repeat(2),
+        amodal_boxes_xyxy_px=hands.amodal_boxes_xyxy_px + offset.repeat(2),
     )
 
 

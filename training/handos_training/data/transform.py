@@ -79,6 +79,8 @@ def warp_labels(sample: Sample, matrix: Matrix, size_hw: tuple[int, int]) -> Sam
     """Labels and camera after the pixel map; the image is left to the caller."""
     camera, turn = split_camera(matrix @ sample.camera_matrix_px.double().numpy())
     hands = sample.hands
+    if not len(hands):
+        return sample.replace(camera_matrix_px=torch.from_numpy(camera).float())
     linear, offset = torch.from_numpy(matrix[:2, :2]), torch.from_numpy(matrix[:2, 2])
     rotation = torch.from_numpy(turn)
 
@@ -153,6 +155,8 @@ def drop_remnants(sample: Sample, areas_before_px2: Tensor) -> Sample:
     boxes = sample.hands.boxes_xyxy_px
     in_view = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= MIN_VISIBLE_PX
     enough = in_view & (_areas(boxes) >= MIN_VISIBLE_FRACTION * areas_before_px2)
+    if enough.all():
+        return sample
     return sample.replace(
         hands=sample.hands[enough],
         all_hands_labelled=sample.all_hands_labelled and bool((enough | ~in_view).all()),

@@ -133,7 +133,7 @@ def _read(path: Path) -> Tensor:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f'{path.name}: not a readable image')
-    return torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+    return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
 
 
 def _sample(image: Tensor, labels: HandLabels, name: str, all_hands_labelled: bool) -> Sample:
