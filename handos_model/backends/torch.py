@@ -141,6 +141,12 @@ def engine_of_network(
 
     size_hw = size_hw or network.config.input_size_hw
     detector, decoder = build_graphs(network, size_hw)
+    if device.type == 'cuda' and size_hw == network.config.input_size_hw:
+        # Fewer operations, and none that copies numbers from the host, which no CUDA graph holds.
+        seen, made = lean_graphs(detector, decoder)
+        whole_graphs = seen.to(device), made.to(device)
+    else:
+        whole_graphs = detector, decoder
     sizes = [k for k in (1, 2, 4) if k < 2 * options.max_hands]
     name = f'torch on {device.type.upper()}, {wanted}'
 
@@ -160,12 +166,13 @@ def engine_of_network(
             decoders[hands] = TorchGraph(decoder, examples, DECODER_OUTPUTS, (), autocast)
         return Engine(name, finder, decoders, wanted)
 
-    whole = engine(detector, decoder, size_hw, sizes)
+    whole = engine(*whole_graphs, size_hw, sizes)
     whole.at_size = partial(engine_of_network, network, options)
     place = window_place(network, WINDOW_PX)
     if options.window and place is not None and size_hw == place.whole_hw:
         side_hw = (WINDOW_PX, WINDOW_PX)
         window = Window.at(decoder.spatial_shapes, place, side_hw)
-        closer = engine(*lean_graphs(detector, decoder, window), side_hw, [1])
+        seen, made = lean_graphs(detector, decoder, window)
+        closer = engine(seen.to(device), made.to(device), side_hw, [1])
         whole.window = WindowEngine(place, side_hw, closer)
     return whole

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from small_networks import random_images, small_config, small_network
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from handos_model.backends.parity import detector_parity
 from handos_model.config import ScoreConfig
@@ -96,3 +98,26 @@ def test_other_families_keep_their_graph() -> None:
     detector, decoder = build_graphs(network)
     assert why_not_lean(network.detector) is not None
     assert lean_graphs(detector, decoder)[0] is detector
+
+
+class NoCopiesFromHost(TorchDispatchMode):
+    """Refuses numbers that become tensors: on a GPU each is a copy, which no CUDA graph holds."""
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        assert 'lift_fresh' not in str(function), 'makes a tensor of numbers in every run'
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_lean_graphs_copy_nothing_from_the_host() -> None:
+    """The plain detector does: transformers writes the sizes of maps into a tensor."""
+    plain_detector, plain_decoder = build_graphs(small_network())
+    lean_detector, lean_decoder = lean_graphs(plain_detector, plain_decoder)
+    image = random_images(1).permute(0, 2, 3, 1).to(torch.uint8)
+    with torch.inference_mode():
+        with NoCopiesFromHost():
+            features, queries, boxes, _ = lean_detector(image)
+            lean_decoder(features, queries[0, :1], boxes[0, :1])
+        with pytest.raises(AssertionError, match='of numbers'), NoCopiesFromHost():
+            plain_detector(image)
