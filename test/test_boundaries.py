@@ -53,7 +53,7 @@ FLOORS = {
         *('synth.renderer', 'synth.dataset', 'synth.cache', 'synth.sheet', 'synth.cli', 'synth'),
         *('config', 'muon', 'optim', 'sync_norm', 'progress', 'checkpoint'),
         *('stages', 'evaluation'),
-        *('teacher', 'sources', 'check_data', 'evaluate', 'quantise', 'train'),
+        *('teacher', 'sources', 'check_data', 'fetch_detector', 'evaluate', 'quantise', 'train'),
     ],
 }
 

@@ -2,7 +2,8 @@
 
 CONFIG is a file of `training/configs/` (its name or its path); its fields are options of the
 command line (`--optim.lr 5e-4`; `--help` lists them). Sub-commands instead of CONFIG:
-`cache` generates images once for many runs, `check-data` verifies a dataset's folder.
+`cache` generates images once for many runs, `check-data` verifies a dataset's folder,
+`fetch-detector` downloads a pretrained detector and checks its hashes.
 """
 
 from __future__ import annotations
@@ -320,6 +321,10 @@ def main() -> None:
             from handos_training.check_data import main as check_data
 
             check_data(arguments[1:])
+        elif arguments[0] == 'fetch-detector':
+            from handos_training.fetch_detector import main as fetch_detector
+
+            fetch_detector(arguments[1:])
         else:
             resume = '--resume' in arguments
             rest = [argument for argument in arguments[1:] if argument != '--resume']

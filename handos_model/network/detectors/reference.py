@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from handos_model.config import DetectorConfig, DetectorFamily
 from handos_model.errors import UserError
+from handos_model.weights.store import CHECKSUMS, verify_checksums
 
 # transformers' name of a family -> ours
 FAMILIES: dict[str, DetectorFamily] = {
@@ -46,6 +47,8 @@ def load_reference(model_class: Any, config: DetectorConfig) -> Any:
     """
     reference = cast(str, config.reference)
     family = family_of(reference)
+    if (Path(reference).expanduser() / CHECKSUMS).is_file():  # of `handos-train fetch-detector`
+        verify_checksums(Path(reference).expanduser())
     if family != config.family:
         raise UserError(
             f'{reference} is a detector of the family {family}, and {config.family} is asked for: '
@@ -87,6 +90,8 @@ def not_had(reference: str, error: Exception) -> UserError:
     """What to tell where the hub has nothing, or cannot be reached."""
     return UserError(
         f'could not get the detector {reference} ({type(error).__name__}): check its name and the '
-        'network, or download it elsewhere (`hf download ' + reference + ' --local-dir DIR`) and '
-        'give that folder'
+        'network, or fetch it elsewhere (`handos-train fetch-detector '
+        + reference
+        + ' --out DIR`) '
+        'and give that folder'
     )
