@@ -90,11 +90,25 @@ def test_unknown_config_is_named() -> None:
 
 def test_learning_rate_over_a_run() -> None:
     config = OptimConfig(warmup_steps=10, constant_fraction=0.6, final_factor=0.1)
-    factors = [learning_rate_factor(step, 1000, config) for step in range(1001)]
+    factors = [learning_rate_factor(step, step / 1000, config) for step in range(1001)]
     assert factors[0] == pytest.approx(0.1)
     assert factors[9] == factors[600] == 1.0
     assert factors[800] == pytest.approx(0.1 + 0.9 / 2)
     assert factors[1000] == pytest.approx(0.1)
+
+
+def test_a_run_by_the_clock_ends_and_does_not_go_on(drawn_cache: Path, tmp_path: Path) -> None:
+    config = config_of(drawn_cache, tmp_path, minutes=0.2, checkpoint_every=2)
+    trainer = Trainer(config)
+    trainer.run()
+    lines = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
+    rates = [line['learning_rate'] for line in lines if line['kind'] == 'train']
+    assert trainer.step == len(rates) > 2
+    assert rates[-1] < max(rates)  # the schedule came with the clock
+    assert (tmp_path / 'weights' / 'model.safetensors').is_file()
+    resumed = Trainer(config, resume=True)  # its time was up: one step finds that out
+    resumed.run()
+    assert resumed.step == trainer.step + 1
 
 
 def test_weight_average_swaps_and_comes_back() -> None:

@@ -136,6 +136,9 @@ class TrainConfig:
     global_batch: int | None = None  # of all of them in all processes, in place of `batch_size`
     num_steps: int = 100_000
     epochs: float | None = None  # of all real images, in place of `num_steps`
+    # In place of `num_steps`, too: end after so long, the schedule by the clock. For a GPU that is
+    # there for a while; the same run again takes other steps.
+    minutes: float | None = None
     max_queries_per_hand: int = 10  # SimOTA's upper bound of K
     seed: int = 0
     precision: Literal['bf16', 'fp32'] = 'bf16'
@@ -160,6 +163,8 @@ class TrainConfig:
                      'checkpoint_every'):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} must be at least 1, got {getattr(self, name)}')
+        if self.minutes is not None and (self.minutes <= 0 or self.epochs is not None):
+            raise ValueError('minutes must be positive, and not beside epochs')
         if self.dense_along and not self.train_detector:
             raise ValueError('dense_along needs train_detector: a frozen encoder learns nothing')
         if self.accumulate > 1 and (self.train_detector or self.stage in ('dense', 'detector')):

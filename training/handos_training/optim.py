@@ -13,14 +13,16 @@ from handos_training.config import OptimConfig
 from handos_training.muon import Muon
 
 
-def learning_rate_factor(step: int, num_steps: int, config: OptimConfig) -> float:
-    """Linear warm-up, then 1 up to `constant_fraction` of the run, then a cosine to the end."""
+def learning_rate_factor(step: int, done: float, config: OptimConfig) -> float:
+    """Linear warm-up, then 1 up to `constant_fraction` of the run, then a cosine to the end.
+
+    `done` in [0,1] is the share of the run that lies before `step`.
+    """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
-    start = config.constant_fraction * num_steps
-    if step <= start:
+    if done <= config.constant_fraction:
         return 1.0
-    progress = min(1.0, (step - start) / max(1.0, num_steps - start))
+    progress = min(1.0, (done - config.constant_fraction) / (1 - config.constant_fraction))
     cosine = (1 + math.cos(math.pi * progress)) / 2
     return config.final_factor + (1 - config.final_factor) * cosine
 

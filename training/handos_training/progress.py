@@ -38,7 +38,10 @@ class TrainingLog:
             console=self.console,
         )
         self.task = self.progress.add_task(
-            '', total=config.num_steps, completed=first_step, text=''
+            '',
+            total=config.num_steps if config.minutes is None else None,
+            completed=first_step,
+            text='',
         )
 
     def __enter__(self) -> TrainingLog:

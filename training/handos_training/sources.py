@@ -23,6 +23,7 @@ from handos_training.synth.config import SynthConfig
 from handos_training.synth.dataset import SynthHands
 from handos_training.teacher import taught
 
+ENDLESS = 1_000_000_000  # steps of a run that the clock ends
 VALIDATION_SEED = 900_000_000  # far from every training seed
 TIPS = [4, 8, 12, 16, 20]  # thumb, index, middle, ring, little
 
@@ -50,7 +51,7 @@ def stored_sources(config: TrainConfig) -> list[Source]:
 
 
 def scheduled(config: TrainConfig, sources: Sequence[Source], world: int) -> TrainConfig:
-    """The config with `batch_size` and `num_steps` as `global_batch` and `epochs` make them."""
+    """The config with `batch_size` and `num_steps` as `global_batch`, `epochs`, `minutes` say."""
     if config.global_batch is not None:
         parts = world * config.accumulate
         if config.global_batch % parts:
@@ -65,6 +66,8 @@ def scheduled(config: TrainConfig, sources: Sequence[Source], world: int) -> Tra
             raise UserError('epochs counts stored images, and there are none: give num_steps')
         steps = round(config.epochs * images / (config.batch_size * config.accumulate * world))
         config = replace(config, num_steps=max(1, steps))
+    if config.minutes is not None:
+        config = replace(config, num_steps=ENDLESS)
     return config
 
 

@@ -88,6 +88,7 @@ class Trainer:
         self.average = WeightAverage(module, config.optim.ema_decay)
         self.checkpoints = CheckpointFolder(config.out / 'checkpoints', config.keep_last)
         self.step, self.best = 0, float('inf')
+        self.began_s, self.minutes_before = time.monotonic(), 0.0
         self.stopping = False
         self.counter = CorruptSampleCounter()
         if resume:
@@ -97,7 +98,7 @@ class Trainer:
         self.validator = Validator(config, self.network, hand_model, self.device)
 
     def run(self) -> None:
-        """Train up to `num_steps`, or up to a signal; both leave a checkpoint and weights."""
+        """Train to the end of the run, or up to a signal; both leave a checkpoint and weights."""
         config = self.config
         size_for = self.network.config.size_for
         data = training_batches(config, self.sources, size_for, self.rank, self.world, self.device)
@@ -105,6 +106,7 @@ class Trainer:
         stream = batches(
             data, self.step * parts_of, config.num_steps * parts_of, config.data.num_workers
         )
+        self.began_s = time.monotonic()
         main = self.accelerator.is_main_process
         validation = validation_batches(config, size_for) if main else []
         with (
@@ -136,7 +138,7 @@ class Trainer:
         Returns the weighted mean of each term over all of them and all processes.
         """
         config = self.config
-        factor = learning_rate_factor(self.step, config.num_steps, config.optim)
+        factor = learning_rate_factor(self.step, self._done(), config.optim)
         set_learning_rate(self.optimizer, factor)
         self.optimizer.zero_grad(set_to_none=True)
         detected, sizes = self._ahead(parts) if len(parts) > 1 else ([None], None)
@@ -198,6 +200,7 @@ class Trainer:
                     'best': self.best,
                     'optimizer_groups': groups,
                     'global_batch': self._global_batch,
+                    'minutes': self._minutes(),
                     'config': json.loads(json.dumps(asdict(self.config), default=str)),
                 },
                 best=best,
@@ -244,6 +247,7 @@ class Trainer:
             self.optimizer, checkpoint.tensors['optimizer'], saved['optimizer_groups']
         )
         self.step, self.best = checkpoint.step, saved['best']
+        self.minutes_before = saved.get('minutes', 0.0)
 
     @property
     def _global_batch(self) -> int:
@@ -267,7 +271,17 @@ class Trainer:
         enabled = self.config.precision == 'bf16'
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
+    def _minutes(self) -> float:
+        return self.minutes_before + (time.monotonic() - self.began_s) / 60
+
+    def _done(self) -> float:
+        """The share of the run that lies behind."""
+        if self.config.minutes is None:
+            return self.step / self.config.num_steps
+        return min(1.0, self._minutes() / self.config.minutes)
+
     def _stop_everywhere(self) -> bool:
+        self.stopping |= self.config.minutes is not None and self._done() >= 1
         if self.world == 1:
             return self.stopping
         flag = torch.tensor([float(self.stopping)], device=self.device)
