@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from handos_model.backends import choice as backends
 from handos_model.backends.base import Engine, EngineOptions
@@ -41,6 +42,17 @@ def test_every_backend_finds_the_hands_that_torch_finds(
     assert sorted(engine.decoders) == [1, 2]
     errors = engine_parity(reference, engine, made_up_images((96, 128)), (96, 128))
     assert {'joints_px', 'vertices_mm', 'boxes_px', 'unmatched'} <= set(errors)
+    assert not beyond_limits(errors, precision)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs an NVIDIA GPU')
+@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+def test_torch_on_a_gpu_finds_the_hands_of_the_cpu(
+    precision: str, make_tiny_network: Callable[[], HandOS], reference: Engine
+) -> None:
+    options = EngineOptions(precision=precision, max_hands=2)  # type: ignore[arg-type]
+    engine = engine_of_network(make_tiny_network().to('cuda'), options)
+    errors = engine_parity(reference, engine, made_up_images((96, 128)), (96, 128))
     assert not beyond_limits(errors, precision)
 
 
