@@ -18,7 +18,14 @@ from handos_model.hand.model import HandModel
 from handos_model.pipeline_config import PipelineConfig
 from handos_model.placing import HandPlacer
 from handos_model.postprocess import lies_over
-from handos_model.preprocess import PADDING_VALUE, ChannelOrder, Closeup, Letterbox
+from handos_model.preprocess import (
+    HAND_IN_WINDOW,
+    PADDING_VALUE,
+    STILL_HAND_IN_WINDOW,
+    ChannelOrder,
+    Closeup,
+    Letterbox,
+)
 from handos_model.selection import select_instances
 from handos_model.types import Camera, FloatArray, Hand, ImageArray
 from handos_model.weights.store import check_template, find_weights, load_config
@@ -197,7 +204,7 @@ class HandPipeline:
         there is none any more. Raises UserError where these weights have no graphs for it."""
         self._check(image, camera, depth_m)
         self._decoder.not_finite = 0
-        return self._looks(image, camera, boxes_xyxy_px, depth_m, channel_order)
+        return self._looks(image, camera, boxes_xyxy_px, depth_m, channel_order, HAND_IN_WINDOW)
 
     def _looks(
         self,
@@ -206,6 +213,7 @@ class HandPipeline:
         boxes_xyxy_px: FloatArray,
         depth_m: FloatArray | None,
         channel_order: ChannelOrder,
+        part: float,
     ) -> list[Hand | None]:
         window, view = self.engine.window, self._window_input
         if window is None or view is None:
@@ -213,10 +221,10 @@ class HandPipeline:
         seen: list[int] = []
         parts: list[Candidates] = []
         for index, box in enumerate(np.asarray(boxes_xyxy_px, np.float64)):
-            part = self._look(window, view, image, box, channel_order)
-            if part is not None and len(part):
+            found = self._look(window, view, image, box, channel_order, part)
+            if found is not None and len(found):
                 seen.append(index)
-                parts.append(part)
+                parts.append(found)
         hands: list[Hand | None] = [None] * len(boxes_xyxy_px)
         if parts:
             placed = self._placer(Candidates.joined(parts), camera, depth_m, given=True)
@@ -231,9 +239,12 @@ class HandPipeline:
         image: ImageArray,
         box_xyxy_px: FloatArray,
         channel_order: ChannelOrder,
+        part: float,
     ) -> Candidates | None:
         place, size = window.place, (image.shape[0], image.shape[1])
-        closeup = Closeup.about(box_xyxy_px, size, place.whole_hw, place.corner_px, window.size_hw)
+        closeup = Closeup.about(
+            box_xyxy_px, size, place.whole_hw, place.corner_px, window.size_hw, part
+        )
         closeup.apply(image, view, channel_order)
         found = window.graphs.detector.infer({'image': view})
         scores = found['scores'][0]
@@ -290,7 +301,7 @@ class HandPipeline:
         wanted = np.concatenate([boxes[small], doubtful_px])
         if not len(wanted):
             return hands
-        looks = self._looks(image, camera, wanted, depth_m, channel_order)
+        looks = self._looks(image, camera, wanted, depth_m, channel_order, STILL_HAND_IN_WINDOW)
         for index, hand in zip(small, looks, strict=False):
             if hand is not None:
                 hands[index] = replace(hand, score=hands[index].score)

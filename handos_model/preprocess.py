@@ -17,7 +17,10 @@ import numpy.typing as npt
 from handos_model.types import FloatArray, ImageArray
 
 PADDING_VALUE = 114  # grey, as in the YOLO and RT-DETR families
-HAND_IN_WINDOW = 0.66  # of a window's side, for the longer side of the box in its middle
+# Of a window's side, for the longer side of the box in its middle: with room for a hand that has
+# moved since its box was told, and without, where the box is of the same image.
+HAND_IN_WINDOW = 0.66
+STILL_HAND_IN_WINDOW = 0.78
 ChannelOrder: TypeAlias = Literal['rgb', 'bgr']
 
 
@@ -174,9 +177,10 @@ class Closeup(Mapping):
         network_hw: tuple[int, int],
         corner_px: tuple[int, int],
         window_hw: tuple[int, int],
+        part: float = HAND_IN_WINDOW,
     ) -> Closeup:
-        """With the room about the box that a hand needs to move in, and to be seen whole."""
-        side_px = HAND_IN_WINDOW * min(window_hw)
+        """The box's longer side becomes `part` of the window's."""
+        side_px = part * min(window_hw)
         return cls(image_hw, box_xyxy_px, network_hw, corner_px, window_hw, side_px)
 
     @cached_property
