@@ -6,7 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from handos_model.preprocess import HAND_IN_WINDOW, PADDING_VALUE, Closeup
+from handos_model.preprocess import (
+    HAND_IN_WINDOW,
+    PADDING_VALUE,
+    STILL_HAND_IN_WINDOW,
+    Closeup,
+)
 
 NETWORK_HW, CORNER, WINDOW_HW = (224, 288), (32, 64), (128, 128)
 
@@ -47,10 +52,11 @@ def test_a_dot_of_the_image_is_found_where_the_mapping_says(box: list[float]) ->
         assert off_px.max() < 0.3  # pixels of the window
 
 
-def test_the_box_comes_into_the_middle_at_its_size() -> None:
+@pytest.mark.parametrize('part', [HAND_IN_WINDOW, STILL_HAND_IN_WINDOW])
+def test_the_box_comes_into_the_middle_at_its_size(part: float) -> None:
     box = np.array([100.0, 50, 180, 90])
-    closeup = closeup_about(box.tolist())
-    side = HAND_IN_WINDOW * 128
+    closeup = Closeup.about(box, (480, 640), NETWORK_HW, CORNER, WINDOW_HW, part)
+    side = part * 128
     size = np.array([side, side / 2]) / NETWORK_HW[::-1]
     centre = (np.array(CORNER[::-1]) + 64) / np.array(NETWORK_HW[::-1])
     found = closeup.boxes_to_image(np.concatenate([centre, size]))
