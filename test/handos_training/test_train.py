@@ -300,6 +300,26 @@ def test_ten_kills_give_the_same_curve(drawn_cache: Path, tmp_path: Path) -> Non
     assert resumed == pytest.approx(whole, rel=1e-5)
 
 
+def two_processes(script: str, arguments: list[str]) -> list[str]:
+    """What each of two processes of one run prints, under torchrun's variables."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in (0, 1):
+        environment = os.environ | {
+            'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2',
+            'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port),
+        }  # fmt: skip
+        command = [sys.executable, '-c', script, str(Path(__file__).parent), *arguments]
+        processes.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        )
+    printed = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    return printed
+
+
 TWO = """
 import sys, torch
 from dataclasses import replace
@@ -314,6 +334,27 @@ config = config_of(Path(sys.argv[2]), Path(sys.argv[3]), batch_size=1, num_steps
                    accumulate=int(sys.argv[5]), network=NetworkConfig(side_tuning=sys.argv[6]))
 Trainer(config).run()
 """
+
+
+CLOCKS = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+from test_train import config_of
+from handos_training.train import Trainer
+trainer = Trainer(config_of(Path(sys.argv[2]), Path(sys.argv[3]), batch_size=1, minutes=0.2))
+trainer.minutes_before = 0.06 * trainer.rank  # one began earlier than the other
+trainer.run()
+print('END', trainer.step, sum(float(p.double().sum()) for p in trainer.bare_module.parameters()))
+"""
+
+
+def test_two_processes_whose_clocks_differ_stay_one(drawn_cache: Path, tmp_path: Path) -> None:
+    printed = two_processes(CLOCKS, [str(drawn_cache), str(tmp_path / 'run')])
+    ends = [text[text.index('END') :].split() for text in printed]
+    assert ends[0] == ends[1]
+    assert int(ends[0][1]) > 2
 
 
 @pytest.mark.parametrize(('side_tuning', 'accumulate'), [('backbone', 1), ('none', 2)])
@@ -331,19 +372,9 @@ def test_two_processes_equal_one(
         drawn_cache, tmp_path / 'one', init_from=start, batch_size=2 * accumulate, **changes
     )
     Trainer(replace(one, train_detector=False)).run()
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    processes = []
-    for rank in (0, 1):
-        environment = os.environ | {
-            'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2',
-            'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port),
-        }  # fmt: skip
-        command = [sys.executable, '-c', TWO, str(Path(__file__).parent), str(drawn_cache),
-                   str(tmp_path / 'two'), str(start), str(accumulate), side_tuning]  # fmt: skip
-        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
-    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    two_processes(
+        TWO, [*map(str, (drawn_cache, tmp_path / 'two', start, accumulate)), side_tuning]
+    )
     assert losses_of(tmp_path / 'two') == pytest.approx(losses_of(tmp_path / 'one'), rel=1e-4)
     weights = {run: load_file(tmp_path / run / 'model.safetensors') for run in
                ('start', 'one/weights', 'two/weights')}  # fmt: skip

@@ -106,7 +106,6 @@ class Trainer:
         stream = batches(
             data, self.step * parts_of, config.num_steps * parts_of, config.data.num_workers
         )
-        self.began_s = time.monotonic()
         main = self.accelerator.is_main_process
         validation = validation_batches(config, size_for) if main else []
         with (
@@ -272,13 +271,19 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _minutes(self) -> float:
+        """How long the run has taken, before it was resumed too."""
         return self.minutes_before + (time.monotonic() - self.began_s) / 60
 
     def _done(self) -> float:
-        """The share of the run that lies behind."""
+        """The share of the run that lies behind; the same in every process, whose clocks differ:
+        with rates of their own their weights would drift apart."""
         if self.config.minutes is None:
             return self.step / self.config.num_steps
-        return min(1.0, self._minutes() / self.config.minutes)
+        share = min(1.0, self._minutes() / self.config.minutes)
+        if self.world == 1:
+            return share
+        shares = torch.tensor([share], device=self.device)
+        return float(self.accelerator.reduce(shares, 'mean').item())
 
     def _stop_everywhere(self) -> bool:
         self.stopping |= self.config.minutes is not None and self._done() >= 1

@@ -90,8 +90,6 @@ def not_had(reference: str, error: Exception) -> UserError:
     """What to tell where the hub has nothing, or cannot be reached."""
     return UserError(
         f'could not get the detector {reference} ({type(error).__name__}): check its name and the '
-        'network, or fetch it elsewhere (`handos-train fetch-detector '
-        + reference
-        + ' --out DIR`) '
+        f'network, or fetch it elsewhere (`handos-train fetch-detector {reference} --out DIR`) '
         'and give that folder'
     )

@@ -38,7 +38,9 @@ def detection_loss(
     """In place of a detector's `loss_function`: the sum, and every term of every layer.
 
     logits [B,Q',classes] and boxes [B,Q',4] are the last layer's of outputs_class [B,L,Q',classes]
-    and outputs_coord [B,L,Q',4], whose first queries are the denoising ones. `labels` has the
+    and outputs_coord [B,L,Q',4] (cxcywh in [0,1]), whose first queries are the denoising ones; the
+    encoder's choice is enc_topk_logits [B,Q,classes] and enc_topk_bboxes [B,Q,4]. D-FINE adds
+    predicted_corners [B,L-1,Q',4*bins] and initial_reference_points [B,L-1,Q',4]. `labels` has the
     `class_labels` [n] and `boxes` [n,4] of each image, and bool [] `complete`: where it is False,
     queries that are matched with no hand teach nothing, as they may show one.
     """
@@ -52,7 +54,7 @@ def detection_loss(
     hands = _Hands(labels)
     found = torch.cat([own['logits'], enc_topk_logits[:, None]], 1).detach()
     boxes = torch.cat([own['pred_boxes'], enc_topk_bboxes[:, None].clamp(0, 1)], 1).detach()
-    matches = match(found, boxes, hands, config)
+    matches = _match(found, boxes, hands, config)
 
     def known(values: Tensor, layer: int) -> Tensor:
         """Logits [B,Q,classes] without those of unmatched queries of incomplete images."""
@@ -117,7 +119,7 @@ class _Hands:
 
 
 @torch.no_grad()
-def match(
+def _match(
     logits: Tensor, boxes_cxcywh: Tensor, hands: _Hands, config: Any
 ) -> list[tuple[Tensor, Tensor]]:
     """The Hungarian matching of each layer: flat query in [0,B*Q) and hand, both [N].
