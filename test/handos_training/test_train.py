@@ -346,7 +346,8 @@ from handos_training.train import Trainer
 trainer = Trainer(config_of(Path(sys.argv[2]), Path(sys.argv[3]), batch_size=1, minutes=0.2))
 trainer.minutes_before = 0.06 * trainer.rank  # one began earlier than the other
 trainer.run()
-print('END', trainer.step, sum(float(p.detach().double().sum()) for p in trainer.bare_module.parameters()))
+values = [p.detach().double().sum() for p in trainer.bare_module.parameters()]
+print('END', trainer.step, float(sum(values)))
 """
 
 
