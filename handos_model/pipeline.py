@@ -133,7 +133,7 @@ class HandPipeline:
         return self._decoder.not_finite
 
     def warm_up(self, runs: int = 2) -> None:
-        """Run every graph, so that the first frame is as fast as the others."""
+        """Run every graph that is open, so that the first frame is as fast as the others."""
         for _ in range(runs):
             self._decoder.warm_up(self.engine, self._input)
             if self.engine.window is not None and self._window_input is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -17,11 +17,13 @@ from handos_model.backends.base import (
     Array,
     Engine,
     EngineOptions,
+    Graph,
     choose_variant,
     decoder_sizes,
     usable_cores,
     with_window,
 )
+from handos_model.backends.opening import OpeningGraph, in_turn
 from handos_model.errors import UserError
 from handos_model.files import cache_home
 from handos_model.weights.exported import ExportedWeights
@@ -67,6 +69,11 @@ class OpenVinoGraph:
             self._request.set_tensor(output, ov.Tensor(buffer, shared_memory=True))
             for name in output.names:  # ours is one of them, in no certain order
                 self._buffers[name] = buffer
+
+    def warmed(self) -> OpenVinoGraph:
+        """The same after a first run, on inputs of its own, which takes longer than others."""
+        self._request.infer()
+        return self
 
     def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run once; inputs are read in place and must be contiguous."""
@@ -118,10 +125,18 @@ def _open_graphs(core: Any, exported: ExportedWeights, options: EngineOptions) -
     }
     if (cache := _cache_folder()) is not None:
         settings['CACHE_DIR'] = cache
-    detector = OpenVinoGraph(core, exported.path(None, precision, sampling), settings)
-    decoders = {
-        hands: OpenVinoGraph(core, exported.path(hands, precision, sampling), settings, hands)
-        for hands in decoder_sizes(exported, options, precision, sampling)
-    }
+    sizes = decoder_sizes(exported, options, precision, sampling)
+
+    def graph(hands: int | None) -> Callable[[], Graph]:
+        path = exported.path(hands, precision, sampling)
+        return lambda: OpenVinoGraph(core, path, settings, hands).warmed()
+
+    # The first frame needs no window, and most first frames the smallest decoder alone.
+    first = {None, sizes[0]} if exported.window is None else set()
+    detector, *opened = (
+        in_turn(graph(hands)) if hands in first else OpeningGraph(graph(hands))
+        for hands in (None, *sizes)
+    )
+    decoders = dict(zip(sizes, opened, strict=True))
     shown = 'bf16' if hint == 'bf16' else precision
     return Engine(f'openvino on CPU, {shown}', detector, decoders, shown)
