@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from handos_model.backends.arithmetic import fastest_on_cpu
+from handos_model.backends.arithmetic import fastest_on_cpu, has_int8_products
 from handos_model.backends.base import (
     Array,
     Engine,
@@ -110,6 +110,9 @@ def session_options(threads: int | None, hands: int | None = None) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # Each graph has its own threads: those of one would spin on the cores that the next needs.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    if not has_int8_products():
+        # 8-bit graphs as exact as on other CPUs, where sums of products would saturate.
+        options.add_session_config_entry('session.x64quantprecision', '1')
     if hands is not None:
         options.add_free_dimension_override_by_name(HANDS, hands)
     return options

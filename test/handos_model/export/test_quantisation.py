@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from handos_model.backends.onnxruntime import session_options
 from handos_model.export import rounding_plan
 from handos_model.export.quantisation import observe, quantised
 from handos_model.export.rounding_plan import plan, prepared, widened
@@ -82,7 +83,9 @@ def test_rounded_graphs_compute_nearly_the_same(
     small: tuple[onnx.ModelProto, onnx.ModelProto],
 ) -> None:
     sessions = [
-        ort.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+        ort.InferenceSession(
+            model.SerializeToString(), session_options(2), providers=['CPUExecutionProvider']
+        )
         for model in small
     ]
     for feed in feeds(3):
