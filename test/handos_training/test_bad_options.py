@@ -14,10 +14,12 @@ import pytest
 from handos_model.backends.base import EngineOptions
 from handos_model.backends.choice import open_engine
 from handos_model.errors import UserError
+from handos_model.hand.model import HandModel
 from handos_model.weights.exported import ExportedWeights
 from handos_training import quantise
 from handos_training.config import OptimConfig, TrainConfig, load_config
 from handos_training.quantise import QuantiseConfig
+from handos_training.stages.network import build_network
 from handos_training.synth import cli
 from handos_training.synth.config import SynthConfig
 
@@ -36,6 +38,16 @@ SMALL = SynthConfig(width=64, height=64)
 def test_of_a_run(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         TrainConfig(stage='full', **options)
+
+
+@pytest.mark.parametrize('size_hw', [(32, 64), (64, 32)])
+def test_of_images_too_small_for_the_queries(size_hw: tuple[int, int]) -> None:
+    options = replace(
+        load_config('nano_full'), init_from=None, image_sizes_hw=((224, 288), size_hw)
+    )
+    with pytest.raises(UserError, match=r'has 42 cells, and this detector chooses 60 queries'):
+        build_network(options, HandModel.embedded())
+    build_network(replace(options, image_sizes_hw=((64, 64),)), HandModel.embedded())  # 84 cells
 
 
 def test_of_the_optimiser() -> None:

@@ -30,6 +30,8 @@ def build_network(config: TrainConfig, hand_model: HandModel) -> HandOS:
     if shape.detector.reference is not None and not trains_detector:
         require_hand_class(shape.detector)
     network = HandOS.from_config(shape, hand_model, freeze=not trains_detector)
+    if config.stage != 'dense':
+        require_cells(network, [] if config.long_edge else list(config.image_sizes_hw))
     if shape.detector.reference is None:
         initialise_detector(network.detector.model, config.seed)
     elif trains_detector:
@@ -54,6 +56,20 @@ def build_network(config: TrainConfig, hand_model: HandModel) -> HandOS:
             'run of stage detector), detector (a hub id or folder), or train_detector'
         )
     return network
+
+
+def require_cells(network: HandOS, sizes_hw: list[tuple[int, int]]) -> None:
+    """Refuse images with fewer cells than the detector chooses queries from."""
+    if not isinstance(network.detector, DFineDetector):
+        return
+    shape = network.detector.model.config
+    for height, width in sizes_hw:
+        cells = sum((height // stride) * (width // stride) for stride in shape.feat_strides)
+        if cells < shape.num_queries:
+            raise UserError(
+                f'image_sizes_hw: {height}x{width} has {cells} cells, and this detector chooses '
+                f'{shape.num_queries} queries among them: take larger images'
+            )
 
 
 def require_same_hand(network: HandOS, folder: Path) -> None:
