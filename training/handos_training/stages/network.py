@@ -62,7 +62,7 @@ def require_cells(network: HandOS, sizes_hw: list[tuple[int, int]]) -> None:
     """Refuse images with fewer cells than the detector chooses queries from."""
     if not isinstance(network.detector, DFineDetector):
         return
-    shape = network.detector.model.config
+    shape: Any = network.detector.model.config
     for height, width in sizes_hw:
         cells = sum((height // stride) * (width // stride) for stride in shape.feat_strides)
         if cells < shape.num_queries:
