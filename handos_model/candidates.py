@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from handos_model.backends.base import Engine
-from handos_model.backends.opening import OpeningGraph
 from handos_model.preprocess import Mapping
 from handos_model.types import FloatArray
 
@@ -47,13 +46,9 @@ class CandidateDecoder:
         self._boxes: dict[int, FloatArray] = {}
 
     def warm_up(self, engine: Engine, image: npt.NDArray[np.uint8]) -> None:
-        """Run every graph on the network's input `image` [1,H,W,3], but those still opening."""
-        if isinstance(engine.detector, OpeningGraph):
-            return
+        """Run every graph on the network's input `image` [1,H,W,3]."""
         found = engine.detector.infer({'image': image})
         for hands, decoder in engine.decoders.items():
-            if isinstance(decoder, OpeningGraph):
-                continue
             queries, boxes = self._inputs(hands, found['queries'].shape[-1])
             boxes[:] = 0.5
             decoder.infer(

@@ -119,7 +119,8 @@ class HandPipeline:
         self._window_input: ImageArray | None = None
         if engine.window is not None:
             self._window_input = np.full((1, *engine.window.size_hw, 3), PADDING_VALUE, np.uint8)
-        self.warm_up()
+        if not engine.warmed:
+            self.warm_up()
 
     @property
     def backend(self) -> str:
@@ -133,7 +134,7 @@ class HandPipeline:
         return self._decoder.not_finite
 
     def warm_up(self, runs: int = 2) -> None:
-        """Run every graph that is open, so that the first frame is as fast as the others."""
+        """Run every graph, so that the first frame is as fast as the others."""
         for _ in range(runs):
             self._decoder.warm_up(self.engine, self._input)
             if self.engine.window is not None and self._window_input is not None:

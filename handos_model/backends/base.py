@@ -59,6 +59,7 @@ class Engine:
     detector: Graph  # image -> features, queries, boxes_cxcywh, scores
     decoders: Mapping[int, Graph]  # number of hands K -> features, queries, boxes -> hands
     precision: str
+    warmed: bool = False  # every graph runs once before it is handed out
     # The same network's graphs for another input size; None where graphs have one size.
     at_size: Callable[[tuple[int, int]], Engine] | None = None
     # The same network's graphs for a window of the input; None where there are none.

@@ -27,7 +27,7 @@ _TURNS = _Turns()
 
 
 def in_turn(make: Callable[[], Graph]) -> Graph:
-    """What `make` returns, made after all that is being opened."""
+    """What `make` returns or raises, made after all that is being opened."""
     return _TURNS.thread.submit(make).result()
 
 

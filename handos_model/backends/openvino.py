@@ -133,10 +133,10 @@ def _open_graphs(core: Any, exported: ExportedWeights, options: EngineOptions) -
 
     # The first frame needs no window, and most first frames the smallest decoder alone.
     first = {None, sizes[0]} if exported.window is None else set()
-    detector, *opened = (
+    detector, *of_hands = (
         in_turn(graph(hands)) if hands in first else OpeningGraph(graph(hands))
         for hands in (None, *sizes)
     )
-    decoders = dict(zip(sizes, opened, strict=True))
+    decoders = dict(zip(sizes, of_hands, strict=True))
     shown = 'bf16' if hint == 'bf16' else precision
-    return Engine(f'openvino on CPU, {shown}', detector, decoders, shown)
+    return Engine(f'openvino on CPU, {shown}', detector, decoders, shown, warmed=True)

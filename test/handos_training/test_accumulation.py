@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 import torch
 from hand_samples import labelled_sample
-from test_train import SIZE_HW, config_of, losses_of
+from small_runs import SIZE_HW, config_of, losses_of
 from torch import nn
 
 from handos_model.errors import UserError

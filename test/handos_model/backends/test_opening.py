@@ -16,6 +16,7 @@ from handos_model.backends.base import EngineOptions
 from handos_model.backends.choice import open_engine
 from handos_model.backends.opening import OpeningGraph, in_turn
 from handos_model.errors import UserError
+from handos_model.weights.exported import ExportedWeights
 
 
 class Answer:
@@ -82,7 +83,7 @@ def test_openvino_opens_the_larger_decoders_later(tiny_weights: Path) -> None:
     assert not isinstance(engine.detector, OpeningGraph)
     assert not isinstance(smallest, OpeningGraph)
     assert larger and all(isinstance(decoder, OpeningGraph) for decoder in larger)
-    image = np.zeros((1, *_input_hw(tiny_weights), 3), np.uint8)
+    image = np.zeros((1, *ExportedWeights.load(tiny_weights).input_size_hw, 3), np.uint8)
     found = engine.detector.infer({'image': image})
     for hands, decoder in engine.decoders.items():
         boxes = np.full((hands, 4), 0.5, np.float32)
@@ -91,9 +92,3 @@ def test_openvino_opens_the_larger_decoders_later(tiny_weights: Path) -> None:
             {'features': found['features'], 'queries': queries, 'boxes_cxcywh': boxes}
         )
         assert answer['joints_m'].shape == (hands, 21, 3)
-
-
-def _input_hw(weights: Path) -> tuple[int, int]:
-    from handos_model.weights.exported import ExportedWeights
-
-    return ExportedWeights.load(weights).input_size_hw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,8 +31,8 @@ def build_network(config: TrainConfig, hand_model: HandModel) -> HandOS:
     if shape.detector.reference is not None and not trains_detector:
         require_hand_class(shape.detector)
     network = HandOS.from_config(shape, hand_model, freeze=not trains_detector)
-    if config.stage != 'dense':
-        require_cells(network, [] if config.long_edge else list(config.image_sizes_hw))
+    if config.stage != 'dense' and config.long_edge is None:  # its sizes are those of its images
+        require_cells(network, config.image_sizes_hw)
     if shape.detector.reference is None:
         initialise_detector(network.detector.model, config.seed)
     elif trains_detector:
@@ -58,8 +59,8 @@ def build_network(config: TrainConfig, hand_model: HandModel) -> HandOS:
     return network
 
 
-def require_cells(network: HandOS, sizes_hw: list[tuple[int, int]]) -> None:
-    """Refuse images with fewer cells than the detector chooses queries from."""
+def require_cells(network: HandOS, sizes_hw: Iterable[tuple[int, int]]) -> None:
+    """Refuse images [H,W] with fewer cells, of all levels, than the detector chooses queries."""
     if not isinstance(network.detector, DFineDetector):
         return
     shape: Any = network.detector.model.config

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fake_tensorrt import FakeMachine, Faults, make_module
+from small_graphs import small_export
 
 from handos_model.backends.tensorrt import cuda_driver
 
@@ -47,3 +48,8 @@ def machine(
     monkeypatch.setattr(cuda_driver, 'LIBRARY', str(path))
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'caches'))
     return FakeMachine(faults, cuda, path, tmp_path / 'caches')
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return small_export(tmp_path / 'toy')
